@@ -1,0 +1,194 @@
+//! What goes in and out of a [`super::Cluster`].
+
+use crate::{
+    catalog::{ClusterId, NodeId},
+    entity::{EntityKey, ShardId},
+};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consistency {
+    /// Sees every write acknowledged before the read began: answered by the shard's owner.
+    #[default]
+    Linearizable,
+    /// This node's replica, which may lag; works without a quorum. Where this node holds no
+    /// replica of the shard, the nearest node that does answers.
+    Local,
+}
+
+/// Makes a command take effect once, however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// 1–255 visible ASCII characters.
+    pub key: String,
+    /// Hash of the request; the same key with another fingerprint is refused.
+    pub fingerprint: [u8; 16],
+}
+
+/// How to ask. [`Default`]: no idempotency key, no condition, 10 s.
+#[derive(Debug, Clone, Default)]
+pub struct AskOptions {
+    pub idempotency: Option<Idempotency>,
+    /// Refuse unless the entity is at this version.
+    pub if_version: Option<u64>,
+    /// How long to try; `None` takes the configured default.
+    pub timeout: Option<Duration>,
+    /// W3C trace id, carried into logs and effects.
+    pub trace_id: Option<String>,
+}
+
+/// Proof of an acknowledged write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub shard: ShardId,
+    pub term: u64,
+    pub index: u64,
+    /// CRC32C of the committed entry.
+    pub entry_hash: u32,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<R> {
+    pub reply: R,
+    /// The entity's version after the command.
+    pub version: u64,
+    /// True when the idempotency key had been used before and this is the first answer again.
+    pub replayed: bool,
+    /// Absent when the command changed nothing.
+    pub receipt: Option<Receipt>,
+}
+
+/// An entity's state as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot<S> {
+    pub state: S,
+    /// Events so far; 0 for an entity that does not exist.
+    pub version: u64,
+    /// Raft log index that the answering replica had applied.
+    pub applied_index: u64,
+}
+
+/// One event of an entity's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded<E> {
+    /// 1 for the entity's first event, without gaps.
+    pub sequence: u64,
+    /// When the owner decided it, in milliseconds since the epoch.
+    pub at_ms: u64,
+    pub event: E,
+}
+
+/// Why a command got no reply. `R` is the entity's own rejection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError<R> {
+    /// The entity refused; nothing happened.
+    #[error("rejected: {0:?}")]
+    Rejected(R),
+    /// The idempotency key was used before with another request; nothing happened.
+    #[error("the idempotency key was used before with another request")]
+    IdempotencyKeyReused,
+    /// The entity is not at the version asked for; nothing happened.
+    #[error("the entity is at version {actual}")]
+    VersionMismatch { actual: u64 },
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Why the runtime could not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Unavailable {
+    /// No majority of the shard's replicas can be reached; nothing happened.
+    #[error("shard {shard} has no quorum or no owner")]
+    NoQuorum { shard: ShardId },
+    /// Sent, but not answered in time: it may have happened. Safe to retry with the same key.
+    #[error("the outcome is unknown: the owner of shard {shard} was lost or too slow")]
+    OutcomeUnknown { shard: ShardId },
+    /// A named bound was reached; nothing happened. Try again later.
+    #[error("overloaded: {limit} is at its limit")]
+    Overloaded { limit: String },
+    /// `decide` or `evolve` panicked; nothing happened, and the entity was restarted.
+    #[error("entity {key} failed while deciding; it was restarted")]
+    EntityFailed { key: String },
+    /// No such entity type is registered on the owner.
+    #[error("no entity type `{entity_type}` is registered")]
+    UnknownType { entity_type: String },
+    /// The id cannot name an entity, or a value is too large or cannot be read.
+    #[error("invalid: {detail}")]
+    Invalid { detail: String },
+    /// This node is stopping; nothing happened.
+    #[error("this node is shutting down")]
+    ShuttingDown,
+}
+
+/// A node as `quorate members` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    pub node: NodeId,
+    pub name: String,
+    pub address: String,
+    pub http: String,
+    pub zone: Option<String>,
+    /// `alive`, `suspect` or `down` as this node sees it; `alive` for itself.
+    pub gossip: String,
+    /// Whether this node's link with it is up; true for itself.
+    pub linked: bool,
+    pub is_self: bool,
+}
+
+/// A shard as `quorate shards` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardStatus {
+    pub shard: ShardId,
+    /// The nodes that hold a replica.
+    pub replicas: Vec<NodeId>,
+    /// The node that owns it, if this node knows of one.
+    pub owner: Option<NodeId>,
+    pub term: u64,
+    /// Of this node's replica; `None` where it holds none.
+    pub applied_index: Option<u64>,
+    pub last_log_index: Option<u64>,
+    /// Effects waiting for delivery (exact on the owner).
+    pub outbox: usize,
+    /// Entity actors alive on this node.
+    pub active_entities: usize,
+}
+
+/// A node's own summary, as `quorate status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub cluster: Option<ClusterId>,
+    pub node: Option<NodeId>,
+    pub name: String,
+    pub version: String,
+    pub uptime_ms: u64,
+    pub phase: Phase,
+    /// Shards that have no known owner, as seen from here.
+    pub shards_without_owner: Vec<ShardId>,
+    pub shards_owned: usize,
+}
+
+/// How far a node is on its way up or down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Waiting for its seeds, or joining.
+    Joining,
+    /// A member, but its shards are not all caught up.
+    Recovering,
+    Ready,
+    Draining,
+}
+
+/// An entity in raw form, as the admin route and `quorate entity` show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntityStatus {
+    pub key: EntityKey,
+    pub shard: ShardId,
+    pub owner: Option<NodeId>,
+    pub version: u64,
+    pub applied_index: u64,
+}

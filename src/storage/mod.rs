@@ -1,0 +1,107 @@
+//! Durable storage of one node: the journal that all its Raft groups share, and the state store
+//! that checkpoints write to.
+//!
+//! ```text
+//! submit(Write) ──▶ writer thread: gather ─▶ one atomic batch ─▶ flush + fdatasync ─▶ every `done`
+//!                        ▲                                                               │
+//!                        └────────────── the next group gathers meanwhile ◀──────────────┘
+//! ```
+//!
+//! Writes of one caller become durable in the order in which they were submitted. A write that
+//! fails poisons the store (POISON-ON-FSYNC-FAILURE): this and every later `done` gets the error,
+//! nothing is retried over it. This module knows nothing of Raft: entries, votes and purge marks
+//! are bytes to it.
+
+use bytes::Bytes;
+use std::ops::Range;
+
+/// Number of a Raft group: the shard's number, or [`GroupId::CATALOG`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct GroupId(pub u16);
+
+impl GroupId {
+    pub const CATALOG: GroupId = GroupId(u16::MAX);
+}
+
+/// One log entry. `term` is kept apart so that it can be read without decoding the payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryRecord {
+    pub index: u64,
+    pub term: u64,
+    pub payload: Bytes,
+}
+
+/// A put (`Some`) or a deletion (`None`) in the state store.
+pub type StateChange = (Vec<u8>, Option<Bytes>);
+
+/// What can be made durable.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Entries of consecutive indexes, right after the group's last one.
+    Append { group: GroupId, entries: Vec<EntryRecord> },
+    /// Forget every entry with an index of `from` or above.
+    Truncate { group: GroupId, from: u64 },
+    /// Replace the group's vote.
+    Vote { group: GroupId, vote: Bytes },
+    /// Forget every entry with an index of `upto` or below; `mark` is the log id of `upto`, kept
+    /// for [`GroupState::purged`]. Also valid past the last entry (after a snapshot came in): the
+    /// group's next entry is then `upto + 1`.
+    Purge { group: GroupId, upto: u64, mark: Bytes },
+    /// Change the state store, all or nothing.
+    State(Vec<StateChange>),
+}
+
+/// What recovery found of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupState {
+    pub vote: Option<Bytes>,
+    pub purged: Option<(u64, Bytes)>,
+    /// Index range of the entries present; empty if none.
+    pub entries: Range<u64>,
+}
+
+/// Called once, from the writer thread, when the write is durable or has failed.
+pub type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// Why storage cannot go on. Every variant but `Full` of the queue is final for this process.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("{path}: {detail}")]
+    Unusable { path: String, detail: String },
+    #[error("{path} is in use by another process")]
+    InUse { path: String },
+    #[error("{place} is corrupt: {detail}")]
+    Corrupt { place: String, detail: String },
+    #[error("storage failed and is closed: {detail}")]
+    Poisoned { detail: String },
+}
+
+/// The journal and the state store of one node.
+///
+/// Two implementations: sled, and a memory twin that can lose unflushed writes. One conformance
+/// suite runs on both.
+pub trait Storage: Send + Sync + 'static {
+    /// Queues a write and returns at once; blocks only while the (bounded) queue is full.
+    fn submit(&self, write: Write, done: Done);
+
+    /// What the journal holds of `group` (writes that are queued but not durable included).
+    fn group(&self, group: GroupId) -> GroupState;
+
+    /// Entries in `range`, in order; those absent are left out.
+    fn entries(&self, group: GroupId, range: Range<u64>) -> Result<Vec<EntryRecord>, Error>;
+
+    /// A value of the state store, as of the last write the writer thread has taken.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error>;
+
+    /// Up to `limit` pairs with `start <= key < end`, in key order.
+    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error>;
+}
+
+impl dyn Storage {
+    /// Submits and waits until the write is durable.
+    pub async fn write(&self, write: Write) -> Result<(), Error> {
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        self.submit(write, Box::new(move |result| drop(tx.send(result))));
+        rx.await.unwrap_or_else(|_| Err(Error::Poisoned { detail: "the writer thread is gone".into() }))
+    }
+}

@@ -1,0 +1,89 @@
+//! Node links: bounded request/reply between the nodes of a cluster.
+//!
+//! Above: [`Links`], the same for every wire: per peer a bounded queue drained into casts of at
+//! most 64 KiB, correlation ids, deadlines, explicit errors, a credit window, heartbeats. Below:
+//! a wire, which carries batches of bytes to a peer: `ractor_cluster` over TCP in production, a
+//! channel in memory for many nodes in one process. This module knows nothing of Raft or entities.
+
+use crate::catalog::NodeId;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::{collections::BTreeMap, time::Duration};
+
+/// What a request is for; decides what happens when a peer's credit window is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Class {
+    /// Raft traffic: dropped at once past the window (Raft sends again by itself).
+    Raft,
+    /// Commands, queries and the like: refused with [`Error::Overloaded`] past the window.
+    Command,
+}
+
+/// A node to keep a link with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub node: NodeId,
+    pub name: String,
+    /// `host:port` of the cluster port.
+    pub address: String,
+}
+
+/// What is known of the link with a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkState {
+    pub up: bool,
+    /// Random number of the peer's process; another one means that it restarted.
+    pub boot_id: u64,
+}
+
+/// The current state of every link.
+pub type LinkView = BTreeMap<NodeId, LinkState>;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing was sent: the request certainly did not arrive.
+    #[error("no link to node {0}")]
+    NotConnected(NodeId),
+    /// Nothing was sent: the request certainly did not arrive.
+    #[error("the link to node {0} is overloaded")]
+    Overloaded(NodeId),
+    /// The request may or may not have been handled.
+    #[error("node {0} did not answer in time")]
+    TimedOut(NodeId),
+    /// The request may or may not have been handled.
+    #[error("the link to node {0} broke")]
+    Broken(NodeId),
+    /// The peer answered with an error instead of a reply.
+    #[error("node {node} refused: {detail}")]
+    Refused { node: NodeId, detail: String },
+}
+
+/// Answers what peers ask. One per node.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers a request that came over a link. `Err` reaches the caller as [`Error::Refused`].
+    fn handle(&self, from: NodeId, class: Class, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+
+    /// Answers an introduction: a one-shot request by address, from a node that may not belong to
+    /// this cluster (yet). At most 64 KiB each way.
+    fn introduce(&self, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+}
+
+/// The links of one node. Cloneable by `Arc`.
+///
+/// Implemented by `links::Links` (over any wire).
+pub trait Transport: Send + Sync + 'static {
+    /// Sends a request and waits for the reply, at most `timeout`.
+    fn request(&self, to: NodeId, class: Class, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, Error>>;
+
+    /// Asks whoever listens at `address` (`host:port`), without a link. Used to bootstrap and join.
+    fn introduce(&self, address: String, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, String>>;
+
+    /// The peers to keep links with, without this node itself; replaces the former list.
+    fn set_peers(&self, me: NodeId, peers: Vec<Peer>);
+
+    /// Link states, and every change of them.
+    fn links(&self) -> tokio::sync::watch::Receiver<LinkView>;
+
+    /// Sends what is queued, waits until peers acknowledged it (at most `timeout`), closes.
+    fn close(&self, timeout: Duration) -> BoxFuture<'static, ()>;
+}
