@@ -1,1 +1,46 @@
+//! Shards: where entities live.
+//!
+//! A shard is one Raft group. Every replica applies its log to an [`machine::ShardMachine`]; the
+//! replica that leads (the *owner*) also runs a [`session`]: entity actors that decide, a proposer
+//! that packs their decisions into log entries, and the delivery of effects, timers and tasks.
+//!
+//! ```text
+//! router ─▶ host ─▶ session ─▶ entity actor: decide ─▶ proposer ─▶ replication
+//!                      ▲                                               │ committed
+//!   outbox · timers · tasks ◀──────── machine: apply (evolve) ◀────────┘
+//! ```
+//!
+//! GAPLESS: a change carries the version it was decided on, and apply refuses a mismatch.
+//! OWN-TERM-FIRST: a session starts only after the machine applied an entry of the owner's term,
+//! and ends with the term; its actors are discarded with it.
 
+mod actor;
+mod applied;
+mod entry;
+mod host;
+mod keys;
+mod machine;
+mod options;
+mod outbox;
+mod overlay;
+mod proposer;
+mod registry;
+mod request;
+mod router;
+mod session;
+mod snapshot;
+mod tasks;
+mod timers;
+
+pub use host::{Parts, ShardHost};
+pub use machine::ShardMachine;
+pub use options::Options;
+pub use registry::{Registry, TaskContext, TaskError};
+pub use request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryRequest, StoredEvent, StoredState};
+pub use router::{Placement, Router, Routes};
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

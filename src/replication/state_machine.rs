@@ -1,0 +1,100 @@
+//! Hands committed entries to a [`Machine`] and its snapshots to openraft.
+
+use super::{
+    machine::{Applied, Machine},
+    types::{LogId, Membership, Reply, SnapshotData, Types, committed, encode, position, progress},
+};
+use crate::storage;
+use futures::{Stream, StreamExt};
+use openraft::{
+    OptionalSend, RaftSnapshotBuilder,
+    alias::{SnapshotMetaOf, SnapshotOf},
+    storage::{EntryResponder, RaftStateMachine},
+};
+use std::{io, sync::Arc};
+
+/// Entries applied under one lock of the machine.
+const APPLY_BATCH_MAX: usize = 64;
+
+#[derive(Clone)]
+pub(super) struct StateMachine(pub Arc<dyn Machine>);
+
+impl StateMachine {
+    fn apply_batch(&self, batch: Vec<EntryResponder<Types>>) -> io::Result<()> {
+        let mut entries = Vec::with_capacity(batch.len());
+        let mut responders = Vec::with_capacity(batch.len());
+        for (entry, responder) in batch {
+            entries.push(committed(entry)?);
+            responders.push(responder);
+        }
+        let replies = self.0.apply(entries).map_err(to_io)?;
+        for (responder, reply) in responders.into_iter().zip(replies) {
+            if let Some(responder) = responder {
+                responder.send(Reply(reply));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Membership)> {
+        progress(&self.0.applied())
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batches = entries.ready_chunks(APPLY_BATCH_MAX);
+        while let Some(batch) = batches.next().await {
+            self.apply_batch(batch.into_iter().collect::<io::Result<_>>()?)?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<Types>, data: SnapshotData) -> io::Result<()> {
+        let SnapshotData::Staged(received) = data else {
+            return Err(io::Error::other("only a received snapshot can be installed"));
+        };
+        let applied = Applied {
+            position: meta.last_log_id.as_ref().map(position),
+            membership: encode(&meta.last_membership)?,
+        };
+        self.0.install(received, applied).await.map_err(to_io)
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, SnapshotData>>> {
+        let Some(source) = self.0.snapshot().await.map_err(to_io)? else {
+            return Ok(None);
+        };
+        let meta = meta_of(&source.applied())?;
+        Ok(Some(SnapshotOf::<Types, SnapshotData> { meta, snapshot: SnapshotData::Source(source) }))
+    }
+}
+
+impl RaftSnapshotBuilder<Types> for StateMachine {
+    type SnapshotData = SnapshotData;
+
+    /// A checkpoint is a snapshot: it lies in the state store and is read only if a replica asks.
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, SnapshotData>> {
+        self.0.checkpoint().await.map_err(to_io)?;
+        self.get_current_snapshot().await?.ok_or_else(|| io::Error::other("no checkpoint after a checkpoint"))
+    }
+}
+
+fn meta_of(applied: &Applied) -> io::Result<SnapshotMetaOf<Types>> {
+    let (last_log_id, last_membership) = progress(applied)?;
+    Ok(SnapshotMetaOf::<Types> { last_log_id, last_membership })
+}
+
+fn to_io(error: storage::Error) -> io::Error {
+    io::Error::other(error)
+}

@@ -1,0 +1,272 @@
+//! The actor behind one active entity: decides commands one after the other on a state that runs
+//! ahead of what is committed.
+//!
+//! Pipelining: the next command is decided while the changes of earlier ones are still on their
+//! way to a quorum. Nobody sees an uncommitted reply: replies, rejections included, are handed to
+//! the proposer and given out once everything they were decided on is committed.
+
+use super::{
+    entry::{self, Change, Item, KeyedAnswer},
+    machine::ShardMachine,
+    proposer::{Answer, Submitter},
+    registry::{Decided, EntityType, State},
+    request::{Cause, CommandReply, CommandRequest},
+};
+use crate::{
+    cluster::Unavailable,
+    entity::{Context, EntityKey, Versioned, codec},
+};
+use parking_lot::Mutex;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::{
+    collections::HashSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::sync::oneshot;
+
+/// A command on its way to the actor.
+pub struct Delivery {
+    pub request: CommandRequest,
+    pub reply: oneshot::Sender<CommandReply>,
+    /// Held until the command is answered.
+    pub ticket: Ticket,
+}
+
+/// Counts a command under way; dropped when it is answered.
+pub struct Ticket {
+    pub entity: Arc<AtomicUsize>,
+    pub _shard: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.entity.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+pub enum Message {
+    Deliver(Box<Delivery>),
+}
+
+impl ractor::Message for Message {}
+
+/// Causes and idempotency keys of changes that are not committed yet.
+#[derive(Default)]
+pub struct InFlight {
+    causes: HashSet<(u16, u64)>,
+    keys: HashSet<String>,
+}
+
+/// Removes its marks when the change is decided one way or the other.
+pub struct Marks {
+    in_flight: Arc<Mutex<InFlight>>,
+    cause: Option<(u16, u64)>,
+    key: Option<String>,
+}
+
+impl Drop for Marks {
+    fn drop(&mut self) {
+        let mut in_flight = self.in_flight.lock();
+        if let Some(cause) = &self.cause {
+            in_flight.causes.remove(cause);
+        }
+        if let Some(key) = &self.key {
+            in_flight.keys.remove(key);
+        }
+    }
+}
+
+pub struct EntityActor;
+
+/// What an actor needs beside its messages.
+pub struct Arguments {
+    pub key: EntityKey,
+    pub entity_type: Arc<dyn EntityType>,
+    pub machine: ShardMachine,
+    pub submitter: Submitter,
+    pub idempotency_retention_ms: u64,
+}
+
+pub struct Running {
+    own: Arguments,
+    in_flight: Arc<Mutex<InFlight>>,
+    state: State,
+    version: u64,
+    at_ms: u64,
+}
+
+impl Actor for EntityActor {
+    type Msg = Message;
+    type State = Running;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, _me: ActorRef<Message>, own: Arguments) -> Result<Running, ActorProcessingErr> {
+        let (version, at_ms, state) = own.machine.entity(&own.key)?;
+        let state = state.ok_or_else(|| format!("the state of {} cannot be read", own.key))?;
+        Ok(Running { own, in_flight: Arc::default(), state, version, at_ms })
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<Message>,
+        message: Message,
+        running: &mut Running,
+    ) -> Result<(), ActorProcessingErr> {
+        let Message::Deliver(delivery) = message;
+        running.deliver(*delivery).await
+    }
+}
+
+/// How a delivery goes on.
+enum Step {
+    /// Answer at once: a committed fact, or nothing happened.
+    Now(CommandReply),
+    /// Answer once everything before is committed.
+    AfterPending(CommandReply),
+    Propose { item: Vec<u8>, reply: Vec<u8>, marks: Marks },
+    /// `decide` panicked: answer, and let the supervisor restart this actor.
+    Failed,
+}
+
+impl Running {
+    async fn deliver(&mut self, delivery: Delivery) -> Result<(), ActorProcessingErr> {
+        let Delivery { request, reply, ticket } = delivery;
+        if reply.is_closed() {
+            return Ok(());
+        }
+        let answer = Answer { reply, _ticket: ticket };
+        match self.step(request) {
+            Step::Now(now) => answer.send(now),
+            Step::AfterPending(then) => self.own.submitter.barrier(answer, then).await,
+            Step::Propose { item, reply, marks } => {
+                self.own.submitter.propose(item, answer, reply, marks).await;
+            }
+            Step::Failed => {
+                let key = self.own.key.to_string();
+                answer.send(CommandReply::Unavailable(Unavailable::EntityFailed { key: key.clone() }));
+                return Err(format!("{key} panicked while deciding").into());
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, request: CommandRequest) -> Step {
+        match self.known_before(&request) {
+            Ok(Some(reply)) => return Step::Now(reply),
+            Ok(None) => {}
+            Err(error) => return Step::Now(storage_failed(&error)),
+        }
+        if let Some(expected) = request.if_version.filter(|v| *v != self.version) {
+            tracing::debug!(entity = %self.own.key, expected, actual = self.version, "version mismatch");
+            return Step::AfterPending(CommandReply::VersionMismatch { actual: self.version });
+        }
+        let now_ms = super::now_ms().max(self.at_ms);
+        let decided = {
+            let context =
+                Context { id: &self.own.key.id, version: self.version, now_ms, random: rand::random() };
+            let (entity_type, state) = (&self.own.entity_type, &mut self.state);
+            catch_unwind(AssertUnwindSafe(|| entity_type.decide(state, &request.command, &context)))
+        };
+        match decided {
+            Err(_) => Step::Failed,
+            Ok(Err(error)) => Step::Now(invalid(&error)),
+            Ok(Ok(Decided::Reject(rejection))) => Step::AfterPending(CommandReply::Rejected(rejection)),
+            Ok(Ok(Decided::Accept { events, effects, reply })) => {
+                let recorded = request.idempotency.is_some() || request.cause != Cause::Client;
+                if events.is_empty() && effects.is_empty() && !recorded {
+                    let version = self.version;
+                    let done = CommandReply::Done { reply, version, replayed: false, receipt: None };
+                    return Step::AfterPending(done);
+                }
+                self.change(request, now_ms, events, effects, reply)
+            }
+        }
+    }
+
+    /// What is already known of the command's cause or key: the first answer again, or that it is
+    /// still under way.
+    fn known_before(&self, request: &CommandRequest) -> Result<Option<CommandReply>, crate::storage::Error> {
+        let in_flight = self.in_flight.lock();
+        let cause = cause_mark(&request.cause);
+        let key = request.idempotency.as_ref().map(|i| &i.key);
+        if cause.is_some_and(|c| in_flight.causes.contains(&c)) || key.is_some_and(|k| in_flight.keys.contains(k)) {
+            return Ok(Some(CommandReply::TryAgain));
+        }
+        drop(in_flight);
+        if let Cause::Effect { source, number, .. } = request.cause
+            && self.own.machine.has_received(source, number)
+        {
+            return Ok(Some(CommandReply::Duplicate));
+        }
+        let Some(idempotency) = &request.idempotency else { return Ok(None) };
+        let Some(first) = self.own.machine.answer(&self.own.key, &idempotency.key)? else { return Ok(None) };
+        if first.fingerprint != idempotency.fingerprint {
+            return Ok(Some(CommandReply::IdempotencyKeyReused));
+        }
+        let version = self.version;
+        Ok(Some(CommandReply::Done { reply: first.reply, version, replayed: true, receipt: None }))
+    }
+
+    fn change(
+        &mut self,
+        request: CommandRequest,
+        at_ms: u64,
+        events: Vec<Versioned>,
+        effects: Vec<crate::entity::Effect>,
+        reply: Vec<u8>,
+    ) -> Step {
+        let marks = self.mark(&request);
+        let retention = self.own.idempotency_retention_ms;
+        let answer = request.idempotency.map(|idempotency| KeyedAnswer {
+            idempotency_key: idempotency.key,
+            fingerprint: idempotency.fingerprint,
+            reply: reply.clone(),
+            expires_at_ms: at_ms.saturating_add(retention),
+        });
+        let base_version = self.version;
+        self.version += events.len() as u64;
+        self.at_ms = at_ms;
+        let key = self.own.key.clone();
+        let change = Change { key, base_version, at_ms, events, effects, cause: request.cause, answer };
+        match entry::encode(&Item::Change(change)) {
+            Ok(item) if item.len() <= super::proposer::ITEM_BYTES_MAX => Step::Propose { item, reply, marks },
+            // The state already holds events that will never be committed: start over.
+            Ok(_) | Err(_) => Step::Failed,
+        }
+    }
+
+    fn mark(&self, request: &CommandRequest) -> Marks {
+        let cause = cause_mark(&request.cause);
+        let key = request.idempotency.as_ref().map(|i| i.key.clone());
+        let mut in_flight = self.in_flight.lock();
+        in_flight.causes.extend(cause);
+        in_flight.keys.extend(key.clone());
+        Marks { in_flight: self.in_flight.clone(), cause, key }
+    }
+}
+
+/// Tells causes apart: effects by source and number; timers and tasks by pseudo-sources that no
+/// group has.
+fn cause_mark(cause: &Cause) -> Option<(u16, u64)> {
+    const TIMERS: u16 = u16::MAX - 1;
+    const TASKS: u16 = u16::MAX - 2;
+    match cause {
+        Cause::Client => None,
+        Cause::Effect { source, number, .. } => Some((source.0, *number)),
+        Cause::Timer { number, .. } => Some((TIMERS, *number)),
+        Cause::Task { number, .. } => Some((TASKS, *number)),
+    }
+}
+
+fn invalid(error: &codec::Error) -> CommandReply {
+    CommandReply::Unavailable(Unavailable::Invalid { detail: error.to_string() })
+}
+
+fn storage_failed(error: &crate::storage::Error) -> CommandReply {
+    tracing::error!(%error, "storage failed while deciding");
+    CommandReply::Unknown
+}

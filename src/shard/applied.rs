@@ -1,0 +1,526 @@
+//! A replica's applied state, and how a log item changes it.
+//!
+//! DETERMINISTIC-APPLY: nothing here reads a clock or draws a random number; what an item does
+//! depends on the item and on the state alone, so every replica ends up with the same.
+
+use super::{
+    entry::{Change, Item, KeyedAnswer, Outcome},
+    keys,
+    overlay::Overlay,
+    registry::{Registry, State},
+    request::{Cause, StoredEvent},
+};
+use crate::{
+    entity::{Effect, EntityKey, Task, Versioned, codec},
+    replication,
+    storage::{Error, GroupId, Storage},
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+/// Progress and counters, written with every checkpoint.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Meta {
+    pub progress: replication::Applied,
+    pub next_effect: u64,
+    pub next_timer: u64,
+}
+
+/// An effect that waits for delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgoing {
+    pub from: EntityKey,
+    pub delivery: Delivery,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delivery {
+    Tell { to: EntityKey, command: Versioned },
+    Task { task: Task, attempts: u32, retry_at_ms: u64, last_error: Option<String> },
+}
+
+/// A command to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timer {
+    pub entity: EntityKey,
+    pub name: String,
+    pub command: Versioned,
+}
+
+/// A task that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    pub outgoing: Outgoing,
+    pub error: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EntityRecord {
+    version: u64,
+    at_ms: u64,
+    state: Option<Versioned>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EventRecord {
+    at_ms: u64,
+    event: Versioned,
+}
+
+/// An entity as applied. `state` is `None` where its type is not registered or its history
+/// cannot be read by this build.
+pub struct Entity {
+    pub version: u64,
+    pub at_ms: u64,
+    pub state: Option<State>,
+    dirty: bool,
+    used: bool,
+}
+
+/// Effects received from one source shard.
+#[derive(Default)]
+struct Received {
+    /// Everything below has been received.
+    below: u64,
+    numbers: BTreeSet<u64>,
+}
+
+pub struct AppliedState {
+    pub overlay: Overlay,
+    pub meta: Meta,
+    pub outbox: BTreeMap<u64, Outgoing>,
+    /// When the next timer is due. May be too early after a cancellation, never too late.
+    pub next_timer_at_ms: Option<u64>,
+    registry: Arc<Registry>,
+    entities: HashMap<EntityKey, Entity>,
+    received: HashMap<GroupId, Received>,
+}
+
+impl AppliedState {
+    /// Reads what the last checkpoint left.
+    pub fn open(storage: Arc<dyn Storage>, group: GroupId, registry: Arc<Registry>) -> Result<Self, Error> {
+        let overlay = Overlay::open(storage, group)?;
+        let meta = match overlay.get(keys::META)? {
+            Some(bytes) => decode(&bytes)?,
+            None => Meta::default(),
+        };
+        let mut state = Self {
+            overlay,
+            meta,
+            registry,
+            outbox: BTreeMap::new(),
+            next_timer_at_ms: None,
+            entities: HashMap::new(),
+            received: HashMap::new(),
+        };
+        state.load_outbox()?;
+        state.load_received()?;
+        state.refresh_next_timer()?;
+        Ok(state)
+    }
+
+    fn load_outbox(&mut self) -> Result<(), Error> {
+        for (key, value) in self.overlay.scan(b"o", b"p", usize::MAX / 2)? {
+            if let Some(number) = keys::parse_number(&key) {
+                self.outbox.insert(number, decode(&value)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn load_received(&mut self) -> Result<(), Error> {
+        for (key, value) in self.overlay.scan(b"r", b"s", usize::MAX / 2)? {
+            match keys::parse_received(&key) {
+                Some((source, 0)) => self.received.entry(source).or_default().below = decode(&value)?,
+                Some((source, number)) => {
+                    self.received.entry(source).or_default().numbers.insert(number);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub fn refresh_next_timer(&mut self) -> Result<(), Error> {
+        let first = self.overlay.scan(b"t", b"u", 1)?;
+        self.next_timer_at_ms = first.first().and_then(|(key, _)| keys::parse_timer(key)).map(|(due, _)| due);
+        Ok(())
+    }
+
+    pub fn apply(&mut self, item: Item) -> Result<Outcome, Error> {
+        match item {
+            Item::Change(change) => self.apply_change(change),
+            Item::EffectsDone(numbers) => {
+                for number in numbers {
+                    self.drop_outgoing(number);
+                }
+                Ok(Outcome::Done)
+            }
+            Item::TaskFailed { number, attempts, retry_at_ms, error } => {
+                self.note_failure(number, attempts, retry_at_ms, error)?;
+                Ok(Outcome::Done)
+            }
+            Item::TimerDone { at_ms, number } => {
+                self.drop_timer(at_ms, number)?;
+                Ok(Outcome::Done)
+            }
+            Item::ForgetKeys { before_ms, limit } => {
+                self.forget_answers(before_ms, limit as usize)?;
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    fn apply_change(&mut self, change: Change) -> Result<Outcome, Error> {
+        if self.has_happened(&change)? {
+            return Ok(Outcome::Duplicate);
+        }
+        let actual = self.entity(&change.key)?.version;
+        if actual != change.base_version {
+            return Ok(Outcome::Refused { actual });
+        }
+        let version = self.fold(&change)?;
+        self.take_cause(&change.cause)?;
+        if let Some(answer) = change.answer {
+            self.keep_answer(&change.key, answer)?;
+        }
+        for effect in change.effects {
+            self.add_effect(&change.key, effect)?;
+        }
+        Ok(Outcome::Changed { version })
+    }
+
+    fn has_happened(&self, change: &Change) -> Result<bool, Error> {
+        let by_cause = match &change.cause {
+            Cause::Client => false,
+            Cause::Effect { source, number, .. } => self.has_received(*source, *number),
+            Cause::Timer { at_ms, number } => self.overlay.get(&keys::timer(*at_ms, *number))?.is_none(),
+            Cause::Task { number, .. } => !self.outbox.contains_key(number),
+        };
+        Ok(by_cause
+            || match &change.answer {
+                Some(answer) => self.answer(&change.key, &answer.idempotency_key)?.is_some(),
+                None => false,
+            })
+    }
+
+    /// Appends the events to the history and folds them into the state.
+    fn fold(&mut self, change: &Change) -> Result<u64, Error> {
+        let entity_type = self.registry.entity_type(&change.key.entity_type).cloned();
+        let mut version = change.base_version;
+        for event in &change.events {
+            version += 1;
+            let record = EventRecord { at_ms: change.at_ms, event: event.clone() };
+            self.overlay.put(keys::history(&change.key, version), encode(&record)?);
+        }
+        if let Some(entity) = self.entities.get_mut(&change.key) {
+            for event in &change.events {
+                let folded = match (&entity_type, &mut entity.state) {
+                    (Some(entity_type), Some(state)) => {
+                        catch_unwind(AssertUnwindSafe(|| entity_type.evolve(state, event)))
+                    }
+                    _ => break,
+                };
+                if !matches!(folded, Ok(Ok(()))) {
+                    tracing::error!(entity = %change.key, version, "an event cannot be folded; the entity is closed");
+                    entity.state = None;
+                }
+            }
+            entity.version = version;
+            entity.at_ms = entity.at_ms.max(change.at_ms);
+            entity.dirty = true;
+        }
+        Ok(version)
+    }
+
+    fn take_cause(&mut self, cause: &Cause) -> Result<(), Error> {
+        match cause {
+            Cause::Client => {}
+            Cause::Effect { source, number, done_below } => self.receive(*source, *number, *done_below)?,
+            Cause::Timer { at_ms, number } => self.drop_timer(*at_ms, *number)?,
+            Cause::Task { number, dead } => {
+                if let (Some(error), Some(outgoing)) = (dead, self.outbox.get(number)) {
+                    let letter = DeadLetter { outgoing: outgoing.clone(), error: error.clone() };
+                    self.overlay.put(keys::dead_letter(*number), encode(&letter)?);
+                }
+                self.drop_outgoing(*number);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_effect(&mut self, from: &EntityKey, effect: Effect) -> Result<(), Error> {
+        match effect {
+            Effect::Tell { entity_type, id, command } => match EntityKey::new(entity_type, id) {
+                Ok(to) => self.add_outgoing(from, Delivery::Tell { to, command })?,
+                Err(error) => tracing::error!(entity = %from, %error, "an effect names no entity and is dropped"),
+            },
+            Effect::Task(task) => {
+                let delivery = Delivery::Task { task, attempts: 0, retry_at_ms: 0, last_error: None };
+                self.add_outgoing(from, delivery)?;
+            }
+            Effect::Schedule { name, at_ms, command } => {
+                self.cancel_timer(from, &name)?;
+                self.add_timer(Timer { entity: from.clone(), name, command }, at_ms)?;
+            }
+            Effect::CancelSchedule { name } => self.cancel_timer(from, &name)?,
+        }
+        Ok(())
+    }
+
+    fn add_outgoing(&mut self, from: &EntityKey, delivery: Delivery) -> Result<(), Error> {
+        self.meta.next_effect += 1;
+        let number = self.meta.next_effect;
+        let outgoing = Outgoing { from: from.clone(), delivery };
+        self.overlay.put(keys::outbox(number), encode(&outgoing)?);
+        self.outbox.insert(number, outgoing);
+        Ok(())
+    }
+
+    fn drop_outgoing(&mut self, number: u64) {
+        if self.outbox.remove(&number).is_some() {
+            self.overlay.delete(keys::outbox(number));
+        }
+    }
+
+    fn note_failure(&mut self, number: u64, failures: u32, at_ms: u64, error: String) -> Result<(), Error> {
+        if let Some(outgoing) = self.outbox.get_mut(&number) {
+            if let Delivery::Task { attempts, retry_at_ms, last_error, .. } = &mut outgoing.delivery {
+                (*attempts, *retry_at_ms, *last_error) = (failures, at_ms, Some(error));
+            }
+            self.overlay.put(keys::outbox(number), encode(outgoing)?);
+        }
+        Ok(())
+    }
+
+    fn add_timer(&mut self, timer: Timer, at_ms: u64) -> Result<(), Error> {
+        self.meta.next_timer += 1;
+        let number = self.meta.next_timer;
+        self.overlay.put(keys::timer_name(&timer.entity, &timer.name), encode(&(at_ms, number))?);
+        self.overlay.put(keys::timer(at_ms, number), encode(&timer)?);
+        self.next_timer_at_ms = Some(self.next_timer_at_ms.map_or(at_ms, |next| next.min(at_ms)));
+        Ok(())
+    }
+
+    fn cancel_timer(&mut self, entity: &EntityKey, name: &str) -> Result<(), Error> {
+        let by_name = keys::timer_name(entity, name);
+        if let Some(bytes) = self.overlay.get(&by_name)? {
+            let (at_ms, number) = decode(&bytes)?;
+            self.overlay.delete(keys::timer(at_ms, number));
+            self.overlay.delete(by_name);
+        }
+        Ok(())
+    }
+
+    fn drop_timer(&mut self, at_ms: u64, number: u64) -> Result<(), Error> {
+        let key = keys::timer(at_ms, number);
+        if let Some(bytes) = self.overlay.get(&key)? {
+            let timer: Timer = decode(&bytes)?;
+            self.overlay.delete(key);
+            self.overlay.delete(keys::timer_name(&timer.entity, &timer.name));
+        }
+        self.refresh_next_timer()
+    }
+
+    /// Up to `limit` timers due at `now_ms`, earliest first.
+    pub fn due_timers(&self, now_ms: u64, limit: usize) -> Result<Vec<(u64, u64, Timer)>, Error> {
+        let end = keys::timer(now_ms.saturating_add(1), 0);
+        let mut due = Vec::new();
+        for (key, value) in self.overlay.scan(b"t", &end, limit)? {
+            if let Some((at_ms, number)) = keys::parse_timer(&key) {
+                due.push((at_ms, number, decode(&value)?));
+            }
+        }
+        Ok(due)
+    }
+
+    pub fn has_received(&self, source: GroupId, number: u64) -> bool {
+        self.received.get(&source).is_some_and(|r| number < r.below || r.numbers.contains(&number))
+    }
+
+    fn receive(&mut self, source: GroupId, number: u64, done_below: u64) -> Result<(), Error> {
+        let received = self.received.entry(source).or_default();
+        received.numbers.insert(number);
+        self.overlay.put(keys::received(source, number), Bytes::new());
+        if done_below > received.below {
+            received.below = done_below;
+            let kept = received.numbers.split_off(&done_below);
+            for old in std::mem::replace(&mut received.numbers, kept) {
+                self.overlay.delete(keys::received(source, old));
+            }
+            self.overlay.put(keys::received(source, 0), encode(&done_below)?);
+        }
+        Ok(())
+    }
+
+    fn keep_answer(&mut self, entity: &EntityKey, answer: KeyedAnswer) -> Result<(), Error> {
+        let expiry = keys::answer_expiry(answer.expires_at_ms, entity, &answer.idempotency_key);
+        self.overlay.put(keys::answer(entity, &answer.idempotency_key), encode(&answer)?);
+        self.overlay.put(expiry, Bytes::new());
+        Ok(())
+    }
+
+    pub fn answer(&self, entity: &EntityKey, idempotency_key: &str) -> Result<Option<KeyedAnswer>, Error> {
+        self.overlay.get(&keys::answer(entity, idempotency_key))?.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    /// Whether some answer expired before `now_ms`.
+    pub fn has_expired_answers(&self, now_ms: u64) -> Result<bool, Error> {
+        Ok(!self.overlay.scan(b"x", &[b"x".as_slice(), &now_ms.to_be_bytes()].concat(), 1)?.is_empty())
+    }
+
+    fn forget_answers(&mut self, before_ms: u64, limit: usize) -> Result<(), Error> {
+        let end = [b"x".as_slice(), &before_ms.to_be_bytes()].concat();
+        for (key, _) in self.overlay.scan(b"x", &end, limit)? {
+            if let Some((_, answer)) = keys::parse_answer_expiry(&key) {
+                self.overlay.delete(answer);
+            }
+            self.overlay.delete(key);
+        }
+        Ok(())
+    }
+
+    /// The entity as applied; version 0 and an empty state if it has no events.
+    pub fn entity(&mut self, key: &EntityKey) -> Result<&mut Entity, Error> {
+        if !self.entities.contains_key(key) {
+            let loaded = self.load_entity(key)?;
+            self.entities.insert(key.clone(), loaded);
+        }
+        match self.entities.get_mut(key) {
+            Some(entity) => {
+                entity.used = true;
+                Ok(entity)
+            }
+            None => Err(Error::Poisoned { detail: format!("entity {key} vanished from the cache") }),
+        }
+    }
+
+    fn load_entity(&self, key: &EntityKey) -> Result<Entity, Error> {
+        let record: Option<EntityRecord> =
+            self.overlay.get(&keys::entity(key))?.map(|bytes| decode(&bytes)).transpose()?;
+        let (version, at_ms, stored) = record.map_or((0, 0, None), |r| (r.version, r.at_ms, r.state));
+        let Some(entity_type) = self.registry.entity_type(&key.entity_type) else {
+            return Ok(Entity { version, at_ms, state: None, dirty: false, used: true });
+        };
+        let state = match (version, stored) {
+            (0, _) => Some(entity_type.empty()),
+            (_, Some(stored)) => match entity_type.load(&stored) {
+                Ok(Some(state)) => Some(state),
+                Ok(None) => self.refold(key, version)?,
+                Err(error) => {
+                    tracing::error!(entity = %key, %error, "a stored state cannot be read; folding its history");
+                    self.refold(key, version)?
+                }
+            },
+            (_, None) => self.refold(key, version)?,
+        };
+        Ok(Entity { version, at_ms, state, dirty: false, used: true })
+    }
+
+    /// Folds the whole history again: after a change of the state's encoding.
+    fn refold(&self, key: &EntityKey, version: u64) -> Result<Option<State>, Error> {
+        const STEP: usize = 256;
+        let Some(entity_type) = self.registry.entity_type(&key.entity_type) else { return Ok(None) };
+        let (mut state, mut after) = (entity_type.empty(), 0);
+        while after < version {
+            let events = self.history(key, after, STEP)?;
+            let Some(last) = events.last().map(|e| e.sequence) else { return Ok(None) };
+            for stored in &events {
+                let folded = catch_unwind(AssertUnwindSafe(|| entity_type.evolve(&mut state, &stored.event)));
+                if !matches!(folded, Ok(Ok(()))) {
+                    tracing::error!(entity = %key, sequence = stored.sequence, "an event cannot be folded");
+                    return Ok(None);
+                }
+            }
+            after = last;
+        }
+        Ok(Some(state))
+    }
+
+    /// Events after number `after`, oldest first.
+    pub fn history(&self, key: &EntityKey, after: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+        let start = keys::history(key, after.saturating_add(1));
+        let end = keys::history(key, u64::MAX);
+        let mut events = Vec::new();
+        for (key, value) in self.overlay.scan(&start, &end, limit)? {
+            let Some((_, sequence)) = key.split_last_chunk::<8>() else { continue };
+            let record: EventRecord = decode(&value)?;
+            let sequence = u64::from_be_bytes(*sequence);
+            events.push(StoredEvent { sequence, at_ms: record.at_ms, event: record.event });
+        }
+        Ok(events)
+    }
+
+    /// A copy of an entity's state, and its encoded form's parts.
+    pub fn copy_of(&mut self, key: &EntityKey) -> Result<(u64, u64, Option<State>), Error> {
+        let entity_type = self.registry.entity_type(&key.entity_type).cloned();
+        let entity = self.entity(key)?;
+        let state = match (&entity_type, &entity.state) {
+            (Some(entity_type), Some(state)) => Some(entity_type.copy(state)),
+            _ => None,
+        };
+        Ok((entity.version, entity.at_ms, state))
+    }
+
+    /// The encoded state as applied, or `None` if the entity has no events or no readable state.
+    pub fn encoded_state(&mut self, key: &EntityKey) -> Result<(u64, Option<Versioned>), Error> {
+        let entity_type = self.registry.entity_type(&key.entity_type).cloned();
+        let entity = self.entity(key)?;
+        let state = match (&entity_type, &entity.state) {
+            (Some(entity_type), Some(state)) if entity.version > 0 => Some(entity_type.save(state).map_err(corrupt)?),
+            _ => None,
+        };
+        Ok((entity.version, state))
+    }
+
+    /// Writes changed entities and the progress into the overlay, ready to be flushed.
+    pub fn prepare_checkpoint(&mut self) -> Result<(), Error> {
+        let mut records = Vec::new();
+        for (key, entity) in self.entities.iter_mut().filter(|(_, e)| e.dirty) {
+            let entity_type = self.registry.entity_type(&key.entity_type);
+            let state = match (entity_type, &entity.state) {
+                (Some(entity_type), Some(state)) => Some(entity_type.save(state).map_err(corrupt)?),
+                _ => None,
+            };
+            let record = EntityRecord { version: entity.version, at_ms: entity.at_ms, state };
+            records.push((keys::entity(key), encode(&record)?));
+            entity.dirty = false;
+        }
+        for (key, record) in records {
+            self.overlay.put(key, record);
+        }
+        self.overlay.put(keys::META.to_vec(), encode(&self.meta)?);
+        Ok(())
+    }
+
+    /// Drops clean entities that were not used since the last call, if there are more than `max`.
+    pub fn shrink_cache(&mut self, max: usize) {
+        if self.entities.len() > max {
+            self.entities.retain(|_, e| e.dirty || std::mem::take(&mut e.used));
+        }
+        if self.entities.len() > max {
+            self.entities.retain(|_, e| e.dirty);
+        }
+    }
+
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+    codec::encode("applied state", value).map_err(corrupt)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    codec::decode("applied state", bytes).map_err(corrupt)
+}
+
+fn corrupt(error: codec::Error) -> Error {
+    Error::Corrupt { place: "applied state".into(), detail: error.to_string() }
+}

@@ -1,0 +1,168 @@
+//! What a shard's log entries carry: several items packed into one entry.
+//!
+//! `tag (1 byte) · [length (u32, little endian) · item (bincode)]*`
+
+use super::request::Cause;
+use crate::{
+    entity::{Effect, EntityKey, Versioned, codec},
+    replication::COMMAND_TAG,
+};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// One decided step of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Item {
+    Change(Change),
+    /// These effects were delivered: drop them from the outbox.
+    EffectsDone(Vec<u64>),
+    /// An attempt of a task failed; the next one may start at `retry_at_ms`.
+    TaskFailed { number: u64, attempts: u32, retry_at_ms: u64, error: String },
+    /// This timer's command was rejected: drop it.
+    TimerDone { at_ms: u64, number: u64 },
+    /// Forget up to `limit` idempotency keys that expired before `before_ms`.
+    ForgetKeys { before_ms: u64, limit: u32 },
+}
+
+/// The outcome of one command, decided by the owner on version `base_version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub key: EntityKey,
+    pub base_version: u64,
+    pub at_ms: u64,
+    pub events: Vec<Versioned>,
+    pub effects: Vec<Effect>,
+    pub cause: Cause,
+    pub answer: Option<KeyedAnswer>,
+}
+
+/// The answer kept under an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyedAnswer {
+    pub idempotency_key: String,
+    pub fingerprint: [u8; 16],
+    pub reply: Vec<u8>,
+    pub expires_at_ms: u64,
+}
+
+/// What apply made of an item; the same on every replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The entity's version afterwards.
+    Changed { version: u64 },
+    /// GAPLESS: decided on another version than the entity has.
+    Refused { actual: u64 },
+    /// The cause, or the idempotency key, has taken effect before.
+    Duplicate,
+    Done,
+}
+
+/// Packs encoded items into one command.
+pub struct Pack {
+    bytes: Vec<u8>,
+    pub count: usize,
+}
+
+impl Default for Pack {
+    fn default() -> Self {
+        Self { bytes: vec![COMMAND_TAG], count: 0 }
+    }
+}
+
+impl Pack {
+    pub fn push(&mut self, item: &[u8]) {
+        self.bytes.extend_from_slice(&u32::try_from(item.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.bytes.extend_from_slice(item);
+        self.count += 1;
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn finish(self) -> Bytes {
+        self.bytes.into()
+    }
+}
+
+pub fn encode(item: &Item) -> Result<Vec<u8>, codec::Error> {
+    codec::encode("log item", item)
+}
+
+/// The items of a packed command.
+pub fn unpack(command: &[u8]) -> Result<Vec<Item>, codec::Error> {
+    let malformed = |detail: &str| codec::Error::Malformed { what: "log entry", detail: detail.into() };
+    let mut rest = command.strip_prefix(&[COMMAND_TAG]).ok_or_else(|| malformed("no tag"))?;
+    let mut items = Vec::new();
+    while !rest.is_empty() {
+        let (length, body) = rest.split_first_chunk::<4>().ok_or_else(|| malformed("half a length"))?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (item, after) = body.split_at_checked(length).ok_or_else(|| malformed("half an item"))?;
+        items.push(codec::decode("log item", item)?);
+        rest = after;
+    }
+    Ok(items)
+}
+
+/// Outcomes travel from apply to the proposer of the same node only.
+pub fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
+    let mut bytes = Vec::with_capacity(outcomes.len() * 9);
+    for outcome in outcomes {
+        let (tag, number) = match outcome {
+            Outcome::Changed { version } => (0, *version),
+            Outcome::Refused { actual } => (1, *actual),
+            Outcome::Duplicate => (2, 0),
+            Outcome::Done => (3, 0),
+        };
+        bytes.push(tag);
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.into()
+}
+
+pub fn decode_outcomes(bytes: &[u8]) -> Vec<Outcome> {
+    let (chunks, _) = bytes.as_chunks::<9>();
+    let decode = |chunk: &[u8; 9]| {
+        let mut number = [0; 8];
+        number.copy_from_slice(&chunk[1..]);
+        let number = u64::from_le_bytes(number);
+        match chunk[0] {
+            0 => Outcome::Changed { version: number },
+            1 => Outcome::Refused { actual: number },
+            2 => Outcome::Duplicate,
+            _ => Outcome::Done,
+        }
+    };
+    chunks.iter().map(decode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_items_come_out_as_they_went_in_and_torn_ones_are_refused() {
+        let items = vec![
+            Item::EffectsDone(vec![1, 2, 300]),
+            Item::ForgetKeys { before_ms: 7, limit: 9 },
+            Item::TaskFailed { number: 1, attempts: 2, retry_at_ms: 3, error: "no".into() },
+        ];
+        let mut pack = Pack::default();
+        for item in &items {
+            pack.push(&encode(item).unwrap());
+        }
+        let bytes = pack.finish();
+        assert_eq!(unpack(&bytes).unwrap(), items);
+        for cut in 2..bytes.len() {
+            let torn = unpack(&bytes[..cut]);
+            assert!(torn.is_err() || torn.unwrap().len() < items.len(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn outcomes_survive_the_trip_to_the_proposer() {
+        let outcomes =
+            [Outcome::Changed { version: 9 }, Outcome::Refused { actual: 3 }, Outcome::Duplicate, Outcome::Done];
+        assert_eq!(decode_outcomes(&encode_outcomes(&outcomes)), outcomes);
+    }
+}

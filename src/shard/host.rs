@@ -1,0 +1,313 @@
+//! One shard replica on this node: opens a session when it becomes the owner, closes it when it
+//! is no longer, takes checkpoints, answers queries.
+
+use super::{
+    Options,
+    machine::ShardMachine,
+    request::{CommandReply, CommandRequest, Query, QueryReply, QueryRequest},
+    router::{Placement, Router},
+    session::{Opening, Session},
+};
+use crate::{
+    catalog::NodeId,
+    cluster::{Consistency, Unavailable},
+    entity::{EntityKey, ShardId},
+    replication::{Group, Lag, Leadership},
+};
+use parking_lot::Mutex;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+const CHECKPOINT_TICK: Duration = Duration::from_millis(250);
+/// A history answer carries at most this many events.
+const HISTORY_MAX: u32 = 1000;
+/// How far behind a replica may be to be handed leadership.
+const TRANSFER_LAG_MAX: u64 = 64;
+
+/// Told when a session can no longer go on.
+#[derive(Clone, Default)]
+pub struct OwnerLost(Arc<Notify>);
+
+impl OwnerLost {
+    pub fn tell(&self) {
+        self.0.notify_one();
+    }
+}
+
+pub struct ShardHost {
+    pub placement: Placement,
+    group: Arc<Group>,
+    machine: ShardMachine,
+    session: Mutex<Option<Arc<Session>>>,
+    barrier: ReadBarrier,
+    options: Arc<Options>,
+    stop: CancellationToken,
+}
+
+/// What opens a host.
+pub struct Parts {
+    pub placement: Placement,
+    pub group: Arc<Group>,
+    pub machine: ShardMachine,
+    pub options: Arc<Options>,
+}
+
+impl ShardHost {
+    pub fn start(parts: Parts, router: Router) -> Arc<Self> {
+        let Parts { placement, group, machine, options } = parts;
+        let host = Arc::new(Self {
+            placement,
+            group,
+            machine,
+            session: Mutex::default(),
+            barrier: ReadBarrier::default(),
+            options,
+            stop: CancellationToken::new(),
+        });
+        tokio::spawn(host.clone().until_stopped(host.clone().follow_leadership(router)));
+        tokio::spawn(host.clone().until_stopped(host.clone().take_checkpoints()));
+        host
+    }
+
+    async fn until_stopped(self: Arc<Self>, task: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = task => {}
+        }
+    }
+
+    pub fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
+    pub fn machine(&self) -> &ShardMachine {
+        &self.machine
+    }
+
+    pub fn leadership(&self) -> Leadership {
+        *self.group.leadership().borrow()
+    }
+
+    /// True while this node serves the shard.
+    pub fn is_serving(&self) -> bool {
+        self.session.lock().is_some()
+    }
+
+    pub fn active_entities(&self) -> usize {
+        self.session.lock().as_ref().map_or(0, |s| s.active_entities())
+    }
+
+    pub fn lag(&self) -> Lag {
+        self.group.lag()
+    }
+
+    fn shard(&self) -> ShardId {
+        ShardId(self.group.id().0)
+    }
+
+    fn not_owner(&self) -> Option<NodeId> {
+        let leadership = self.leadership();
+        leadership.leader.filter(|_| !leadership.is_me)
+    }
+
+    /// Opens a session whenever this node leads, and closes it when the term ends.
+    async fn follow_leadership(self: Arc<Self>, router: Router) {
+        let mut leadership = self.group.leadership();
+        loop {
+            let current = *leadership.borrow_and_update();
+            if current.is_me {
+                tokio::select! {
+                    () = self.serve(current.term, &router) => {}
+                    changed = changed_from(&mut leadership, current) => if !changed { return },
+                }
+                if let Some(session) = self.session.lock().take() {
+                    session.close();
+                    tracing::info!(shard = %self.shard(), term = current.term, "no longer serving");
+                }
+            } else if leadership.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Serves one term; returns when a session failed, to be opened again.
+    async fn serve(self: &Arc<Self>, term: u64, router: &Router) {
+        // OWN-TERM-FIRST: everything committed in earlier terms is applied by then.
+        let mut progress = self.machine.progress();
+        if progress.wait_for(|(applied, _)| *applied >= term).await.is_err() {
+            return;
+        }
+        // Whatever an earlier session of this term still had under way is decided by then.
+        if self.group.read_barrier().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            return;
+        }
+        let lost = OwnerLost::default();
+        let opening = Opening {
+            shard: self.shard(),
+            term,
+            group: self.group.clone(),
+            machine: self.machine.clone(),
+            router: router.clone(),
+            options: self.options.clone(),
+            lost: lost.clone(),
+        };
+        match Session::open(opening).await {
+            Ok(session) => {
+                tracing::info!(shard = %self.shard(), term, "serving");
+                *self.session.lock() = Some(session);
+                lost.0.notified().await;
+            }
+            Err(error) => tracing::error!(shard = %self.shard(), %error, "a session cannot be opened"),
+        }
+    }
+
+    async fn take_checkpoints(self: Arc<Self>) {
+        let bytes_max = usize::try_from(self.options.checkpoint_bytes.as_u64()).unwrap_or(usize::MAX);
+        let mut tick = tokio::time::interval(CHECKPOINT_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = Instant::now();
+        loop {
+            tick.tick().await;
+            let dirty = self.machine.dirty_bytes();
+            let due = dirty > 0 && last.elapsed() >= self.options.checkpoint_interval;
+            if dirty < bytes_max && !due {
+                continue;
+            }
+            last = Instant::now();
+            if let Err(error) = self.group.checkpoint().await {
+                tracing::error!(shard = %self.shard(), error, "a checkpoint failed");
+                return;
+            }
+        }
+    }
+
+    pub async fn command(&self, request: CommandRequest) -> CommandReply {
+        let session = self.session.lock().clone();
+        match session {
+            Some(session) => session.command(request).await,
+            None => CommandReply::NotOwner { hint: self.not_owner() },
+        }
+    }
+
+    pub async fn query(&self, request: QueryRequest) -> QueryReply {
+        if request.consistency == Consistency::Linearizable
+            && !(self.is_serving() && self.barrier.pass(&self.group).await)
+        {
+            return QueryReply::NotOwner { hint: self.not_owner() };
+        }
+        let answer = match request.query {
+            Query::State => self.machine.read(&request.key).map(QueryReply::State),
+            Query::History { after, limit } => {
+                let limit = limit.min(HISTORY_MAX) as usize;
+                self.machine.history(&request.key, after, limit).map(QueryReply::History)
+            }
+            Query::Changed { after, timeout_ms } => self.changed(&request.key, after, timeout_ms).await,
+        };
+        answer.unwrap_or_else(|error| {
+            tracing::error!(shard = %self.shard(), %error, "a query failed");
+            QueryReply::Unavailable(Unavailable::NoQuorum { shard: self.shard() })
+        })
+    }
+
+    async fn changed(&self, key: &EntityKey, after: u64, timeout_ms: u64) -> Result<QueryReply, crate::storage::Error> {
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
+        loop {
+            // Watch first, then look: a change in between is not missed.
+            let change = self.machine.watch(key);
+            let state = self.machine.read(key)?;
+            if state.version > after {
+                return Ok(QueryReply::State(state));
+            }
+            if tokio::time::timeout_at(deadline, change).await.is_err() {
+                return Ok(QueryReply::State(self.machine.read(key)?));
+            }
+        }
+    }
+
+    /// Hands leadership to `to`, if it is close behind. False if it is not.
+    pub async fn hand_over(&self, to: NodeId) -> bool {
+        let lag = self.group.lag();
+        let close = lag.matched.get(&to).is_some_and(|matched| matched + TRANSFER_LAG_MAX >= lag.last_log_index);
+        if close {
+            self.group.transfer(to).await;
+        }
+        close
+    }
+
+    /// Stops serving and replicating. In-flight proposals of others are not waited for.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        if let Some(session) = self.session.lock().take() {
+            session.close();
+        }
+        self.group.shutdown().await;
+    }
+}
+
+/// Waits for another term or leader; false if the group has stopped.
+async fn changed_from(leadership: &mut tokio::sync::watch::Receiver<Leadership>, from: Leadership) -> bool {
+    leadership.wait_for(|now| (now.term, now.is_me) != (from.term, from.is_me)).await.is_ok()
+}
+
+/// Lets many reads share one proof that this node still leads.
+#[derive(Default)]
+struct ReadBarrier(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    running: bool,
+    next: Vec<oneshot::Sender<bool>>,
+}
+
+impl ReadBarrier {
+    /// True once it is certain that this node led after the call began.
+    async fn pass(&self, group: &Arc<Group>) -> bool {
+        let (tx, rx) = oneshot::channel();
+        let leads = {
+            let mut waiting = self.0.lock();
+            waiting.next.push(tx);
+            !std::mem::replace(&mut waiting.running, true)
+        };
+        if leads {
+            self.run(group).await;
+        }
+        rx.await.unwrap_or(false)
+    }
+
+    /// Proves leadership for everyone who waits, until nobody does.
+    async fn run(&self, group: &Arc<Group>) {
+        let guard = StopRunning(self);
+        loop {
+            let batch = {
+                let mut waiting = self.0.lock();
+                if waiting.next.is_empty() {
+                    waiting.running = false;
+                    std::mem::forget(guard);
+                    return;
+                }
+                std::mem::take(&mut waiting.next)
+            };
+            let leads = group.read_barrier().await.is_ok();
+            for reader in batch {
+                // A reader that has given up does not mind.
+                let _ = reader.send(leads);
+            }
+        }
+    }
+}
+
+/// The one who runs the barrier may be cancelled: then whoever waits has to ask again.
+struct StopRunning<'a>(&'a ReadBarrier);
+
+impl Drop for StopRunning<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.0.lock();
+        waiting.running = false;
+        waiting.next.clear();
+    }
+}

@@ -1,0 +1,309 @@
+//! A shard's replicated state machine: applies packed entries, checkpoints, snapshots.
+
+use super::{
+    applied::{AppliedState, Outgoing, Timer},
+    entry::{self, KeyedAnswer, Outcome},
+    keys,
+    registry::{Registry, State},
+    request::{StoredEvent, StoredState},
+    snapshot::{Sink, Source, delete_generation},
+};
+use crate::{
+    entity::EntityKey,
+    replication::{Applied, CommittedEntry, EntryKind, Machine, SnapshotSink, SnapshotSource},
+    storage::{Error, GroupId, Storage, Write},
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
+use tokio::sync::{Notify, RwLock, oneshot, watch};
+
+/// One replica's state. Cheap to clone.
+#[derive(Clone)]
+pub struct ShardMachine(Arc<Inner>);
+
+struct Inner {
+    group: GroupId,
+    storage: Arc<dyn Storage>,
+    registry: Arc<Registry>,
+    entities_cached: usize,
+    state: Mutex<AppliedState>,
+    /// Read-held by a snapshot in transfer, write-held by a checkpoint being written.
+    gate: Arc<RwLock<()>>,
+    /// Progress of the last durable checkpoint.
+    checkpoint: Mutex<Option<Applied>>,
+    watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
+    /// Term and index of the last applied entry.
+    progress: watch::Sender<(u64, u64)>,
+    outbox_grew: Notify,
+    timers_changed: Notify,
+}
+
+impl ShardMachine {
+    pub fn open(
+        group: GroupId,
+        storage: Arc<dyn Storage>,
+        registry: Arc<Registry>,
+        entities_cached: usize,
+    ) -> Result<Self, Error> {
+        let state = AppliedState::open(storage.clone(), group, registry.clone())?;
+        let applied = state.meta.progress.clone();
+        let at = applied.position.map_or((0, 0), |p| (p.term, p.index));
+        let checkpoint = applied.position.is_some().then_some(applied);
+        Ok(Self(Arc::new(Inner {
+            group,
+            storage,
+            registry,
+            entities_cached,
+            state: Mutex::new(state),
+            gate: Arc::default(),
+            checkpoint: Mutex::new(checkpoint),
+            watchers: Mutex::default(),
+            progress: watch::Sender::new(at),
+            outbox_grew: Notify::new(),
+            timers_changed: Notify::new(),
+        })))
+    }
+
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.0.registry
+    }
+
+    /// Term and index of the last applied entry, and every change of them.
+    pub fn progress(&self) -> watch::Receiver<(u64, u64)> {
+        self.0.progress.subscribe()
+    }
+
+    /// Version, time of the last change and a copy of the state, for an actor to decide on.
+    /// No state means that this build cannot read the entity.
+    pub fn entity(&self, key: &EntityKey) -> Result<(u64, u64, Option<State>), Error> {
+        self.0.state.lock().copy_of(key)
+    }
+
+    pub fn read(&self, key: &EntityKey) -> Result<StoredState, Error> {
+        let mut state = self.0.state.lock();
+        let (version, encoded) = state.encoded_state(key)?;
+        let applied_index = state.meta.progress.position.map_or(0, |p| p.index);
+        Ok(StoredState { state: encoded, version, applied_index })
+    }
+
+    pub fn history(&self, key: &EntityKey, after: u64, limit: usize) -> Result<Vec<StoredEvent>, Error> {
+        self.0.state.lock().history(key, after, limit)
+    }
+
+    pub fn answer(&self, key: &EntityKey, idempotency_key: &str) -> Result<Option<KeyedAnswer>, Error> {
+        self.0.state.lock().answer(key, idempotency_key)
+    }
+
+    pub fn has_received(&self, source: GroupId, number: u64) -> bool {
+        self.0.state.lock().has_received(source, number)
+    }
+
+    /// Resolves at the next change of the entity after this call.
+    pub fn watch(&self, key: &EntityKey) -> oneshot::Receiver<()> {
+        let (tx, rx) = oneshot::channel();
+        let mut watchers = self.0.watchers.lock();
+        let list = watchers.entry(key.clone()).or_default();
+        list.retain(|w| !w.is_closed());
+        list.push(tx);
+        rx
+    }
+
+    pub fn outbox_len(&self) -> usize {
+        self.0.state.lock().outbox.len()
+    }
+
+    /// The lowest effect number that still waits, or the one to come.
+    pub fn outbox_first(&self) -> u64 {
+        let state = self.0.state.lock();
+        state.outbox.keys().next().copied().unwrap_or(state.meta.next_effect + 1)
+    }
+
+    pub fn outbox_after(&self, number: u64, limit: usize) -> Vec<(u64, Outgoing)> {
+        let state = self.0.state.lock();
+        state.outbox.range(number + 1..).take(limit).map(|(n, o)| (*n, o.clone())).collect()
+    }
+
+    pub fn outgoing(&self, number: u64) -> Option<Outgoing> {
+        self.0.state.lock().outbox.get(&number).cloned()
+    }
+
+    pub fn outbox_grew(&self) -> &Notify {
+        &self.0.outbox_grew
+    }
+
+    pub fn next_timer_at_ms(&self) -> Option<u64> {
+        self.0.state.lock().next_timer_at_ms
+    }
+
+    /// Due timers, earliest first; also corrects [`ShardMachine::next_timer_at_ms`].
+    pub fn due_timers(&self, now_ms: u64, limit: usize) -> Result<Vec<(u64, u64, Timer)>, Error> {
+        let mut state = self.0.state.lock();
+        state.refresh_next_timer()?;
+        state.due_timers(now_ms, limit)
+    }
+
+    pub fn timers_changed(&self) -> &Notify {
+        &self.0.timers_changed
+    }
+
+    pub fn has_expired_answers(&self, now_ms: u64) -> Result<bool, Error> {
+        self.0.state.lock().has_expired_answers(now_ms)
+    }
+
+    pub fn dirty_bytes(&self) -> usize {
+        self.0.state.lock().overlay.dirty_bytes()
+    }
+
+    fn notify_watchers(&self, changed: &[EntityKey]) {
+        let mut watchers = self.0.watchers.lock();
+        if watchers.is_empty() {
+            return;
+        }
+        for key in changed {
+            for watcher in watchers.remove(key).into_iter().flatten() {
+                // A watcher that has given up does not mind.
+                let _ = watcher.send(());
+            }
+        }
+    }
+
+    async fn write_checkpoint(self) -> Result<Applied, Error> {
+        let _gate = self.0.gate.clone().write_owned().await;
+        let (changes, applied) = {
+            let mut state = self.0.state.lock();
+            state.prepare_checkpoint()?;
+            (state.overlay.begin_flush(), state.meta.progress.clone())
+        };
+        self.0.storage.write(Write::State(changes)).await?;
+        let mut state = self.0.state.lock();
+        state.overlay.flushed();
+        state.shrink_cache(self.0.entities_cached);
+        *self.0.checkpoint.lock() = Some(applied.clone());
+        Ok(applied)
+    }
+
+    async fn open_snapshot(self) -> Result<Option<Box<dyn SnapshotSource>>, Error> {
+        let gate = self.0.gate.clone().read_owned().await;
+        let Some(applied) = self.0.checkpoint.lock().clone() else { return Ok(None) };
+        let prefix = keys::prefix(self.0.group, self.0.state.lock().overlay.generation());
+        let storage = self.0.storage.clone();
+        Ok(Some(Box::new(Source { storage, prefix, applied, next: Vec::new(), _gate: gate })))
+    }
+
+    async fn open_sink(self) -> Result<Box<dyn SnapshotSink>, Error> {
+        let generation = self.0.state.lock().overlay.generation() + 1;
+        // What an interrupted transfer left behind must not mix with this one.
+        delete_generation(&self.0.storage, self.0.group, generation).await?;
+        let prefix = keys::prefix(self.0.group, generation);
+        Ok(Box::new(Sink { storage: self.0.storage.clone(), prefix, generation }))
+    }
+
+    async fn install_received(self, received: Box<dyn SnapshotSink>, applied: Applied) -> Result<(), Error> {
+        let foreign = |_| Error::Poisoned { detail: "a snapshot sink of another machine".into() };
+        let sink = received.into_any().downcast::<Sink>().map_err(foreign)?;
+        let _gate = self.0.gate.clone().write_owned().await;
+        let old = self.0.state.lock().overlay.generation();
+        let flip = (keys::generation(self.0.group), Some(sink.generation.to_be_bytes().to_vec().into()));
+        self.0.storage.write(Write::State(vec![flip])).await?;
+        let fresh = AppliedState::open(self.0.storage.clone(), self.0.group, self.0.registry.clone())?;
+        if fresh.meta.progress.position != applied.position {
+            let detail = format!("snapshot ends at {:?}, not {:?}", fresh.meta.progress.position, applied.position);
+            return Err(Error::Corrupt { place: format!("snapshot of group {}", self.0.group.0), detail });
+        }
+        *self.0.state.lock() = fresh;
+        let at = applied.position.map_or((0, 0), |p| (p.term, p.index));
+        *self.0.checkpoint.lock() = Some(applied);
+        self.0.progress.send_replace(at);
+        delete_generation(&self.0.storage, self.0.group, old).await
+    }
+}
+
+impl Machine for ShardMachine {
+    fn applied(&self) -> Applied {
+        self.0.state.lock().meta.progress.clone()
+    }
+
+    fn apply(&self, entries: Vec<CommittedEntry>) -> Result<Vec<Bytes>, Error> {
+        let mut replies = Vec::with_capacity(entries.len());
+        let mut changed = Vec::new();
+        let at = entries.last().map(|e| e.position);
+        let (grew, timers) = {
+            let mut state = self.0.state.lock();
+            let (effects, next_timer) = (state.meta.next_effect, state.next_timer_at_ms);
+            for committed in entries {
+                replies.push(apply_entry(&mut state, committed, &mut changed)?);
+            }
+            (state.meta.next_effect != effects, state.next_timer_at_ms != next_timer)
+        };
+        if let Some(at) = at {
+            self.0.progress.send_replace((at.term, at.index));
+        }
+        self.notify_watchers(&changed);
+        if grew {
+            self.0.outbox_grew.notify_one();
+        }
+        if timers {
+            self.0.timers_changed.notify_one();
+        }
+        Ok(replies)
+    }
+
+    fn checkpoint(&self) -> BoxFuture<'static, Result<Applied, Error>> {
+        Box::pin(self.clone().write_checkpoint())
+    }
+
+    fn snapshot(&self) -> BoxFuture<'static, Result<Option<Box<dyn SnapshotSource>>, Error>> {
+        Box::pin(self.clone().open_snapshot())
+    }
+
+    fn receive(&self) -> BoxFuture<'static, Result<Box<dyn SnapshotSink>, Error>> {
+        Box::pin(self.clone().open_sink())
+    }
+
+    fn install(&self, received: Box<dyn SnapshotSink>, applied: Applied) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(self.clone().install_received(received, applied))
+    }
+}
+
+fn apply_entry(
+    state: &mut AppliedState,
+    committed: CommittedEntry,
+    changed: &mut Vec<EntityKey>,
+) -> Result<Bytes, Error> {
+    let position = committed.position;
+    assert!(
+        state.meta.progress.position.is_none_or(|last| position.index == last.index + 1 && position.term >= last.term),
+        "entry {position:?} applied after {:?}",
+        state.meta.progress.position,
+    );
+    let reply = match committed.kind {
+        EntryKind::Blank => Bytes::new(),
+        EntryKind::Membership(membership) => {
+            state.meta.progress.membership = membership;
+            Bytes::new()
+        }
+        EntryKind::Command(command) => {
+            let items = entry::unpack(&command).map_err(|e| Error::Corrupt {
+                place: format!("log entry {} of group {}", position.index, state.overlay.group().0),
+                detail: e.to_string(),
+            })?;
+            let mut outcomes = Vec::with_capacity(items.len());
+            for item in items {
+                let key = match &item {
+                    entry::Item::Change(change) => Some(change.key.clone()),
+                    _ => None,
+                };
+                let outcome = state.apply(item)?;
+                if let (Some(key), Outcome::Changed { .. }) = (key, outcome) {
+                    changed.push(key);
+                }
+                outcomes.push(outcome);
+            }
+            entry::encode_outcomes(&outcomes)
+        }
+    };
+    state.meta.progress.position = Some(position);
+    Ok(reply)
+}

@@ -1,0 +1,63 @@
+//! Bounds and timing of shards.
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// How long a command or a linearizable read is tried before the caller gets an error.
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+    /// Client commands under way per shard; past it they are answered `overloaded`.
+    pub commands_in_flight: usize,
+    /// Commands under way per entity; past it they are answered `overloaded`.
+    pub commands_per_entity: usize,
+    /// Entity actors alive per shard; past it idle ones are passivated, least recently used first.
+    pub active_entities: usize,
+    /// An entity actor without work for this long is passivated.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// Effects waiting for delivery per shard; past it client commands are answered `overloaded`.
+    pub outbox: usize,
+    /// Tells under way per shard.
+    pub tells_in_flight: usize,
+    /// Tasks running at once per handler and node.
+    pub tasks_in_flight: usize,
+    /// Decided changes packed into one log entry, and log entries under way per shard.
+    pub pack_count: usize,
+    pub pack_bytes: ByteSize,
+    pub entries_in_flight: usize,
+    /// Applied entities cached per shard.
+    pub entities_cached: usize,
+    /// A checkpoint is taken after this many changed bytes, or this long after a change.
+    pub checkpoint_bytes: ByteSize,
+    #[serde(with = "humantime_serde")]
+    pub checkpoint_interval: Duration,
+    /// Idempotency keys are kept at least this long.
+    #[serde(with = "humantime_serde")]
+    pub idempotency_retention: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            command_timeout: Duration::from_millis(2500),
+            commands_in_flight: 4096,
+            commands_per_entity: 2048,
+            active_entities: 10_000,
+            idle_timeout: Duration::from_secs(30),
+            outbox: 50_000,
+            tells_in_flight: 1024,
+            tasks_in_flight: 256,
+            pack_count: 512,
+            pack_bytes: ByteSize::kib(48),
+            entries_in_flight: 2,
+            entities_cached: 10_000,
+            checkpoint_bytes: ByteSize::mib(2),
+            checkpoint_interval: Duration::from_secs(30),
+            idempotency_retention: Duration::from_secs(24 * 3600),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Which entity types and task handlers this node knows, behind uniform interfaces.
+
+use crate::entity::{
+    Context, Decision, Effect, Entity, TaskOutcome, Versioned, codec, decode_command, decode_event, encode_command,
+    encode_event,
+};
+use futures::future::BoxFuture;
+use std::{any::Any, collections::HashMap, marker::PhantomData, sync::Arc};
+
+/// A state whose type only its [`EntityType`] knows.
+pub type State = Box<dyn Any + Send + Sync>;
+
+/// A decision in encoded form.
+pub enum Decided {
+    Accept { events: Vec<Versioned>, effects: Vec<Effect>, reply: Vec<u8> },
+    Reject(Vec<u8>),
+}
+
+/// One registered [`Entity`] implementation. States handed in must be its own.
+pub trait EntityType: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+    fn empty(&self) -> State;
+    fn copy(&self, state: &State) -> State;
+    fn save(&self, state: &State) -> Result<Versioned, codec::Error>;
+    /// `None` if it is written in another version: fold the history instead.
+    fn load(&self, stored: &Versioned) -> Result<Option<State>, codec::Error>;
+    fn evolve(&self, state: &mut State, event: &Versioned) -> Result<(), codec::Error>;
+    /// Decides, and on acceptance folds the new events into `state`.
+    fn decide(&self, state: &mut State, command: &Versioned, context: &Context<'_>) -> Result<Decided, codec::Error>;
+    fn task_finished(&self, outcome: TaskOutcome) -> Result<Option<Versioned>, codec::Error>;
+    fn state_json(&self, stored: &Versioned) -> Result<serde_json::Value, codec::Error>;
+}
+
+struct Typed<E>(PhantomData<fn() -> E>);
+
+impl<E: Entity> Typed<E> {
+    fn state<'a>(&self, state: &'a State) -> Result<&'a E::State, codec::Error> {
+        state.downcast_ref().ok_or_else(foreign_state)
+    }
+
+    fn state_mut<'a>(&self, state: &'a mut State) -> Result<&'a mut E::State, codec::Error> {
+        state.downcast_mut().ok_or_else(foreign_state)
+    }
+}
+
+fn foreign_state() -> codec::Error {
+    codec::Error::Malformed { what: "state", detail: "it belongs to another entity type".into() }
+}
+
+impl<E: Entity> EntityType for Typed<E> {
+    fn name(&self) -> &'static str {
+        E::TYPE
+    }
+
+    fn empty(&self) -> State {
+        Box::new(E::State::default())
+    }
+
+    fn copy(&self, state: &State) -> State {
+        match self.state(state) {
+            Ok(state) => Box::new(state.clone()),
+            Err(_) => self.empty(),
+        }
+    }
+
+    fn save(&self, state: &State) -> Result<Versioned, codec::Error> {
+        Ok(Versioned { version: E::STATE_VERSION, bytes: codec::encode("state", self.state(state)?)? })
+    }
+
+    fn load(&self, stored: &Versioned) -> Result<Option<State>, codec::Error> {
+        if stored.version != E::STATE_VERSION {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(codec::decode::<E::State>("state", &stored.bytes)?)))
+    }
+
+    fn evolve(&self, state: &mut State, event: &Versioned) -> Result<(), codec::Error> {
+        E::evolve(self.state_mut(state)?, &decode_event::<E>(event)?);
+        Ok(())
+    }
+
+    fn decide(&self, state: &mut State, command: &Versioned, context: &Context<'_>) -> Result<Decided, codec::Error> {
+        let command = decode_command::<E>(command)?;
+        let state = self.state_mut(state)?;
+        match E::decide(state, command, context) {
+            Decision::Reject(rejection) => Ok(Decided::Reject(codec::encode("rejection", &rejection)?)),
+            Decision::Accept { events, effects, reply } => {
+                let encoded = events.iter().map(encode_event::<E>).collect::<Result<_, _>>()?;
+                let reply = codec::encode("reply", &reply)?;
+                events.iter().for_each(|event| E::evolve(state, event));
+                Ok(Decided::Accept { events: encoded, effects, reply })
+            }
+        }
+    }
+
+    fn task_finished(&self, outcome: TaskOutcome) -> Result<Option<Versioned>, codec::Error> {
+        E::task_finished(outcome).map(|command| encode_command::<E>(&command)).transpose()
+    }
+
+    fn state_json(&self, stored: &Versioned) -> Result<serde_json::Value, codec::Error> {
+        let state: E::State = codec::decode("state", &stored.bytes)?;
+        let json = serde_json::to_value(&state);
+        json.map_err(|e| codec::Error::Malformed { what: "state", detail: e.to_string() })
+    }
+}
+
+/// What a task handler is told about its attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskContext {
+    /// Stable across retries, failovers and restarts: use it as the key at whoever is called.
+    pub idempotency_key: String,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// The entity that asked for the task.
+    pub entity_type: String,
+    pub entity_id: String,
+}
+
+/// Why an attempt failed, and whether to try again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TaskError {
+    #[error("{0}")]
+    Retry(String),
+    /// No retry can help: the task ends here.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+pub type TaskHandler =
+    Arc<dyn Fn(TaskContext, Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, TaskError>> + Send + Sync>;
+
+/// Everything registered on this node. The same on every node of a cluster, except while a new
+/// version rolls out.
+#[derive(Default, Clone)]
+pub struct Registry {
+    types: HashMap<&'static str, Arc<dyn EntityType>>,
+    handlers: HashMap<String, TaskHandler>,
+}
+
+impl Registry {
+    pub fn add_entity<E: Entity>(&mut self) {
+        self.types.insert(E::TYPE, Arc::new(Typed::<E>(PhantomData)));
+    }
+
+    pub fn add_handler(&mut self, name: &str, handler: TaskHandler) {
+        self.handlers.insert(name.to_owned(), handler);
+    }
+
+    pub fn entity_type(&self, name: &str) -> Option<&Arc<dyn EntityType>> {
+        self.types.get(name)
+    }
+
+    pub fn handler(&self, name: &str) -> Option<&TaskHandler> {
+        self.handlers.get(name)
+    }
+}
