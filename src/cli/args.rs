@@ -299,7 +299,8 @@ mod tests {
 
     #[test]
     fn flags_become_overrides_that_name_them() {
-        let args = Args::try_parse_from(["quorate", "node", "--name", "a", "--set", "cluster.shards=4"]).expect("valid");
+        let args =
+            Args::try_parse_from(["quorate", "node", "--name", "a", "--set", "cluster.shards=4"]).expect("valid");
         let Command::Node(node) = args.command else { panic!("not a node") };
         let expected = [Override::new("node.name", "a", "--name"), Override::new("cluster.shards", "4", "--set")];
         assert_eq!(node.settings.overrides(), expected);

@@ -18,7 +18,8 @@ pub(super) fn run(args: &Config) -> Result<(), Failure> {
 /// Reads the configuration that `settings` describe: file, environment, flags.
 pub(super) fn load(settings: &NodeSettings) -> Result<Loaded, Error> {
     // Variables whose name or value is not UTF-8 are none of ours.
-    let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let env =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     Loaded::load(settings.config.as_deref(), env, settings.overrides())
 }
 
@@ -35,7 +36,8 @@ fn check(file: &Path, json: bool) -> Result<(), Failure> {
         (Ok(_), false) => output::answer(&format!("{}: valid", file.display())),
         (Err(error), _) => {
             // All but the last here; that one becomes the command's error.
-            let (last, others) = problems.split_last().map_or((error.to_string(), &[][..]), |(last, others)| (last.clone(), others));
+            let (last, others) =
+                problems.split_last().map_or((error.to_string(), &[][..]), |(last, others)| (last.clone(), others));
             if !json {
                 others.iter().for_each(|problem| output::note(&format!("error: {problem}")));
             }

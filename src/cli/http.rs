@@ -138,7 +138,12 @@ impl Client {
 
     /// # Errors
     /// As [`Self::get`].
-    pub async fn post(&self, path: &str, json: &serde_json::Value, headers: &[(&str, &str)]) -> Result<Response, Error> {
+    pub async fn post(
+        &self,
+        path: &str,
+        json: &serde_json::Value,
+        headers: &[(&str, &str)],
+    ) -> Result<Response, Error> {
         self.send(Method::POST, path, headers, Some(json.to_string())).await
     }
 
@@ -150,14 +155,27 @@ impl Client {
 
     /// # Errors
     /// As [`Self::get`].
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], json: Option<String>) -> Result<Response, Error> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        json: Option<String>,
+    ) -> Result<Response, Error> {
         let request = self.request(method, path, headers, json)?;
         let exchange = tokio::time::timeout(self.timeout, self.exchange(request)).await;
         exchange.unwrap_or_else(|_| Err(Error::TimedOut { url: self.url(), after: self.timeout }))
     }
 
-    fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], json: Option<String>) -> Result<Request<Full<Bytes>>, Error> {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority).header(ACCEPT, "*/*");
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        json: Option<String>,
+    ) -> Result<Request<Full<Bytes>>, Error> {
+        let mut request =
+            Request::builder().method(method).uri(path).header(HOST, &self.authority).header(ACCEPT, "*/*");
         if let Some(bearer) = &self.bearer {
             request = request.header(AUTHORIZATION, bearer);
         }
@@ -167,7 +185,9 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.body(Full::new(Bytes::from(json.unwrap_or_default()))).map_err(|error| Error::BadRequest(error.to_string()))
+        request
+            .body(Full::new(Bytes::from(json.unwrap_or_default())))
+            .map_err(|error| Error::BadRequest(error.to_string()))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, Error> {
@@ -238,14 +258,19 @@ mod tests {
     #[tokio::test]
     async fn requests_share_a_connection_and_carry_headers_and_body() {
         use axum::extract::ConnectInfo;
-        let route = routing::post(|ConnectInfo(peer): ConnectInfo<std::net::SocketAddr>, headers: HeaderMap, body: String| async move {
-            let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("none").to_owned();
-            format!("{peer} {} {} {body}", header("authorization"), header("x-a"))
-        });
+        let route = routing::post(
+            |ConnectInfo(peer): ConnectInfo<std::net::SocketAddr>, headers: HeaderMap, body: String| async move {
+                let header =
+                    |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("none").to_owned();
+                format!("{peer} {} {} {body}", header("authorization"), header("x-a"))
+            },
+        );
         let router = Router::new().route("/echo", route);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(async move { axum::serve(listener, router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await });
+        tokio::spawn(async move {
+            axum::serve(listener, router.into_make_service_with_connect_info::<std::net::SocketAddr>()).await
+        });
         let client = Client::new(&url).expect("a url").with_token(Some("t"));
         let body = serde_json::json!({"k": 1});
         let first = client.post("/echo", &body, &[("x-a", "b")]).await.expect("an answer");

@@ -49,7 +49,8 @@ async fn live(config: Config, http: TcpListener, drain_on_stdin_eof: bool) -> Re
         started = serve::start(config.clone()) => started.map_err(refused)?,
         why = signals.next() => return Ok(stopped_early(&config, why)),
     };
-    let http = tokio::net::TcpListener::from_std(http).map_err(|error| Failure::operation(format!("cannot serve HTTP: {error}")))?;
+    let http = tokio::net::TcpListener::from_std(http)
+        .map_err(|error| Failure::operation(format!("cannot serve HTTP: {error}")))?;
     let (stop, stopping) = watch::channel(false);
     let served = tokio::spawn(serve_until(http, cluster.clone(), stopping));
     let why = signals.next().await;
@@ -67,7 +68,11 @@ async fn live(config: Config, http: TcpListener, drain_on_stdin_eof: bool) -> Re
     }
 }
 
-async fn serve_until(listener: tokio::net::TcpListener, cluster: Cluster, mut stopping: watch::Receiver<bool>) -> io::Result<()> {
+async fn serve_until(
+    listener: tokio::net::TcpListener,
+    cluster: Cluster,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
     let shutdown = async move {
         // An error means that the sender is gone, which is as good a reason to stop.
         let _ = stopping.wait_for(|stop| *stop).await;
@@ -111,14 +116,17 @@ fn usable_directory(dir: &Path) -> Result<(), Failure> {
 
 fn bind_http(config: &Config) -> Result<TcpListener, Failure> {
     let address = &config.node.http;
-    let bound = TcpListener::bind(address.as_str()).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    let bound =
+        TcpListener::bind(address.as_str()).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     bound.map_err(|error| Failure::operation(not_bound("node.http", "--http", address, "TCP", &error)))
 }
 
 /// Binds the cluster port, TCP and UDP, and lets go of it again: the runtime binds it itself.
 fn try_cluster_port(config: &Config) -> Result<(), Failure> {
     let address = &config.node.listen;
-    let blame = |protocol: &str, error: &io::Error| Failure::operation(not_bound("node.listen", "--listen", address, protocol, error));
+    let blame = |protocol: &str, error: &io::Error| {
+        Failure::operation(not_bound("node.listen", "--listen", address, protocol, error))
+    };
     TcpListener::bind(address.as_str()).map_err(|error| blame("TCP", &error))?;
     UdpSocket::bind(address.as_str()).map_err(|error| blame("UDP", &error))?;
     Ok(())
@@ -131,10 +139,14 @@ fn not_bound(key: &str, flag: &str, address: &str, protocol: &str, error: &io::E
             "`{key}` = {address}: port {port} ({protocol}) is taken, perhaps by another node; choose another with {flag}, or see who has it: `ss -lnp | grep {port}`"
         ),
         io::ErrorKind::PermissionDenied => {
-            format!("`{key}` = {address}: this user may not listen on port {port} ({protocol}); choose one above 1023 with {flag}")
+            format!(
+                "`{key}` = {address}: this user may not listen on port {port} ({protocol}); choose one above 1023 with {flag}"
+            )
         }
         io::ErrorKind::AddrNotAvailable => {
-            format!("`{key}` = {address}: no interface of this machine has that address; choose one with {flag} (0.0.0.0 for all)")
+            format!(
+                "`{key}` = {address}: no interface of this machine has that address; choose one with {flag} (0.0.0.0 for all)"
+            )
         }
         _ => format!("`{key}` = {address}: {error} ({protocol}); choose another address with {flag}"),
     }

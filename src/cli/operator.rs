@@ -42,7 +42,8 @@ pub(super) async fn shards(args: &Operator) -> Result<(), Failure> {
 /// `quorate entity TYPE ID`
 pub(super) async fn entity(args: &Entity) -> Result<(), Failure> {
     let consistency = if args.local { "?consistency=local" } else { "" };
-    let path = format!("/admin/v1/entities/{}/{}{consistency}", http::segment(&args.entity_type), http::segment(&args.id));
+    let path =
+        format!("/admin/v1/entities/{}/{}{consistency}", http::segment(&args.entity_type), http::segment(&args.id));
     let answer = ask(&args.operator.target, &path).await?;
     if args.operator.json {
         return output::answer(&answer.to_string());
@@ -68,10 +69,12 @@ async fn get(client: &Client, path: &str) -> Result<Value, Failure> {
 pub(super) fn failure(error: &http::Error) -> Failure {
     match error {
         http::Error::BadUrl { .. } | http::Error::BadRequest(_) => Failure::usage(error.to_string()),
-        http::Error::Unreachable { .. } => {
-            Failure::unavailable(format!("{error}; is a node running there? Start one with `quorate dev`, or name one with --url"))
+        http::Error::Unreachable { .. } => Failure::unavailable(format!(
+            "{error}; is a node running there? Start one with `quorate dev`, or name one with --url"
+        )),
+        http::Error::TimedOut { .. } => {
+            Failure::unavailable(format!("{error}; ask another node with --url, or wait longer with --timeout"))
         }
-        http::Error::TimedOut { .. } => Failure::unavailable(format!("{error}; ask another node with --url, or wait longer with --timeout")),
         http::Error::Broken { .. } => Failure::unavailable(format!("{error}; ask again, or another node with --url")),
     }
 }
@@ -104,12 +107,19 @@ pub(super) fn list(answer: &Value) -> &[Value] {
 }
 
 fn names(members: &Value) -> BTreeMap<u64, String> {
-    list(members).iter().filter_map(|member| Some((member["node"].as_u64()?, member["name"].as_str()?.to_owned()))).collect()
+    list(members)
+        .iter()
+        .filter_map(|member| Some((member["node"].as_u64()?, member["name"].as_str()?.to_owned())))
+        .collect()
 }
 
 fn render_status(status: &Value) -> String {
     let unowned: Vec<String> = status["shards_without_owner"].as_array().into_iter().flatten().map(text).collect();
-    let shards = if unowned.is_empty() { "all have an owner".into() } else { format!("WITHOUT AN OWNER: {}", unowned.join(", ")) };
+    let shards = if unowned.is_empty() {
+        "all have an owner".into()
+    } else {
+        format!("WITHOUT AN OWNER: {}", unowned.join(", "))
+    };
     let uptime = std::time::Duration::from_secs(status["uptime_ms"].as_u64().unwrap_or(0) / 1000);
     let rows = [
         ("node", format!("{} ({})", text(&status["name"]), text(&status["node"]))),
@@ -142,12 +152,17 @@ fn render_members(members: &Value) -> String {
 
 fn render_shards(shards: &Value, names: &BTreeMap<u64, String>) -> String {
     let name = |node: &Value| node.as_u64().and_then(|node| names.get(&node).cloned()).unwrap_or_else(|| text(node));
-    let mut table = Table::new(&["SHARD", "OWNER", "REPLICAS", "TERM", "APPLIED HERE", "LOG HERE", "OUTBOX", "ACTIVE HERE"]);
+    let mut table =
+        Table::new(&["SHARD", "OWNER", "REPLICAS", "TERM", "APPLIED HERE", "LOG HERE", "OUTBOX", "ACTIVE HERE"]);
     for shard in list(shards) {
         let owner = if shard["owner"].is_null() { "NONE".into() } else { name(&shard["owner"]) };
         let replicas: Vec<String> = shard["replicas"].as_array().into_iter().flatten().map(name).collect();
         let mut cells = vec![text(&shard["shard"]), owner, replicas.join(",")];
-        cells.extend(["term", "applied_index", "last_log_index", "outbox", "active_entities"].iter().map(|column| text(&shard[*column])));
+        cells.extend(
+            ["term", "applied_index", "last_log_index", "outbox", "active_entities"]
+                .iter()
+                .map(|column| text(&shard[*column])),
+        );
         table.row(cells);
     }
     table.render()

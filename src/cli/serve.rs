@@ -10,6 +10,10 @@ pub(super) async fn start(config: Config) -> Result<Cluster, StartError> {
 }
 
 /// Serves until `shutdown`, then finishes the requests in flight.
-pub(super) async fn http(listener: TcpListener, cluster: &Cluster, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+pub(super) async fn http(
+    listener: TcpListener,
+    cluster: &Cluster,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     axum::serve(listener, cluster.http_router()).with_graceful_shutdown(shutdown).await
 }

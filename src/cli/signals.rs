@@ -17,8 +17,13 @@ pub(super) struct Signals {
 impl Signals {
     /// SIGTERM and SIGINT.
     pub fn listen() -> Result<Self, Failure> {
-        let one = |kind| signal(kind).map_err(|error| Failure::operation(format!("cannot listen for signals: {error}")));
-        Ok(Self { terminate: one(SignalKind::terminate())?, interrupt: one(SignalKind::interrupt())?, stdin_closed: None })
+        let one =
+            |kind| signal(kind).map_err(|error| Failure::operation(format!("cannot listen for signals: {error}")));
+        Ok(Self {
+            terminate: one(SignalKind::terminate())?,
+            interrupt: one(SignalKind::interrupt())?,
+            stdin_closed: None,
+        })
     }
 
     /// The end of stdin, too: whoever started this process and held the other end is gone.

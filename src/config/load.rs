@@ -102,10 +102,18 @@ impl Reader {
             let source = Source::File { path: PathBuf::from(path), line: lines.get(&key).copied().unwrap_or(1) };
             match (self.schema.kind(&key), value) {
                 (Kind::Section, toml::Value::Table(inner)) => self.table(&key, inner, path, lines),
-                (Kind::Section, _) => self.problem(&key, None, source, "is a section, not a value", format!("write `[{key}]` and its keys below")),
+                (Kind::Section, _) => self.problem(
+                    &key,
+                    None,
+                    source,
+                    "is a section, not a value",
+                    format!("write `[{key}]` and its keys below"),
+                ),
                 (Kind::Leaf(_), value) => match serde_json::to_value(value) {
                     Ok(json) => self.candidates(&key, vec![json], source),
-                    Err(error) => self.problem(&key, None, source, error.to_string(), "write a plain TOML value".into()),
+                    Err(error) => {
+                        self.problem(&key, None, source, error.to_string(), "write a plain TOML value".into())
+                    }
                 },
                 (Kind::Unknown, _) => self.unknown(&key, source),
             }

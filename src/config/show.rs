@@ -7,7 +7,8 @@ impl Config {
     /// The configuration as TOML, each value followed by where it came from. Secrets are redacted.
     #[must_use]
     pub fn show(&self, sources: &Sources) -> String {
-        let mut rows: Vec<Row> = schema::leaves(self).into_iter().map(|(key, value)| Row::new(&key, &value, sources)).collect();
+        let mut rows: Vec<Row> =
+            schema::leaves(self).into_iter().map(|(key, value)| Row::new(&key, &value, sources)).collect();
         // A section's own keys come before those of the tables inside it, as TOML wants it.
         rows.sort_by(|a, b| (&a.section, &a.line).cmp(&(&b.section, &b.line)));
         let width = rows.iter().map(|row| row.line.len()).max().unwrap_or(0).min(LINE_WIDTH_MAX);

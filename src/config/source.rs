@@ -10,7 +10,10 @@ pub enum Source {
     /// Set by the program that embeds the node.
     Code,
     /// A line (1-based) of a file.
-    File { path: PathBuf, line: usize },
+    File {
+        path: PathBuf,
+        line: usize,
+    },
     /// An environment variable, by its name.
     Env(String),
     /// A command-line flag, as `--name`.

@@ -31,7 +31,10 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
     assert_eq!(timing.election_max, Duration::from_millis(900));
     assert_eq!(loaded.config.cluster.shards, 16);
     assert_eq!(loaded.sources.of("replication.heartbeat").to_string(), "flag --set");
-    assert_eq!(loaded.sources.of("replication.election_min").to_string(), "environment QUORATE__REPLICATION__ELECTION_MIN");
+    assert_eq!(
+        loaded.sources.of("replication.election_min").to_string(),
+        "environment QUORATE__REPLICATION__ELECTION_MIN"
+    );
     assert!(loaded.sources.of("replication.election_max").to_string().ends_with("node.toml:4"));
     assert_eq!(loaded.sources.of("cluster.shards"), Source::Default);
 }
@@ -55,7 +58,8 @@ fn text_becomes_what_the_key_is() {
 
 #[test]
 fn an_unknown_key_names_the_nearest_and_where_it_stands() {
-    let message = refusal("[node]\nname = \"a\"\nlisten_address = \"x\"\n\n[replication]\nelection_mim = \"1s\"\n", &[], &[]);
+    let message =
+        refusal("[node]\nname = \"a\"\nlisten_address = \"x\"\n\n[replication]\nelection_mim = \"1s\"\n", &[], &[]);
     assert!(message.contains("`replication.election_mim`"), "{message}");
     assert!(message.contains("node.toml:6"), "{message}");
     assert!(message.contains("did you mean `replication.election_min`?"), "{message}");
@@ -82,10 +86,14 @@ fn a_value_of_the_wrong_type_names_key_value_source_and_an_example() {
 
 #[test]
 fn values_that_disagree_are_both_named() {
-    let message = refusal("[replication]\nelection_min = \"900ms\"\n", &[("QUORATE__REPLICATION__HEARTBEAT", "350ms")], &[]);
+    let message =
+        refusal("[replication]\nelection_min = \"900ms\"\n", &[("QUORATE__REPLICATION__HEARTBEAT", "350ms")], &[]);
     assert!(message.contains("`replication.election_min` = \"900ms\""), "{message}");
     assert!(message.contains("`replication.election_max` = \"800ms\" (default)"), "{message}");
-    assert!(message.contains("`replication.heartbeat` = \"350ms\" (environment QUORATE__REPLICATION__HEARTBEAT)"), "{message}");
+    assert!(
+        message.contains("`replication.heartbeat` = \"350ms\" (environment QUORATE__REPLICATION__HEARTBEAT)"),
+        "{message}"
+    );
     let message = refusal("[node]\nlisten = \"127.0.0.1:80\"\nhttp = \"127.0.0.1:80\"\n", &[], &[]);
     assert!(message.contains("`node.listen`") && message.contains("`node.http`"), "{message}");
 }

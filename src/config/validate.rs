@@ -95,7 +95,11 @@ impl Checker<'_> {
 
     fn cluster(&mut self, config: &Config) {
         if !(1..=SHARDS_MAX).contains(&config.cluster.shards) {
-            self.refuse(&["cluster.shards"], "out of range", format!("choose 1 to {SHARDS_MAX}; 16 suits most clusters"));
+            self.refuse(
+                &["cluster.shards"],
+                "out of range",
+                format!("choose 1 to {SHARDS_MAX}; 16 suits most clusters"),
+            );
         }
         let factor = config.cluster.replication_factor;
         if !(1..=REPLICATION_FACTOR_MAX).contains(&factor) || factor.is_multiple_of(2) {
@@ -129,7 +133,11 @@ impl Checker<'_> {
     fn replication(&mut self, config: &Config) {
         let timing = &config.replication;
         if timing.heartbeat.is_zero() {
-            self.refuse(&["replication.heartbeat"], "zero", "choose about the round-trip time between nodes, at least 10ms");
+            self.refuse(
+                &["replication.heartbeat"],
+                "zero",
+                "choose about the round-trip time between nodes, at least 10ms",
+            );
         }
         if timing.election_min >= timing.election_max {
             self.refuse(

@@ -37,7 +37,9 @@ pub(super) async fn run(args: &args::Bench) -> Result<(), Failure> {
     write(args.json.as_deref(), &report)?;
     match report.main_error() {
         _ if report.succeeded > 0 => Ok(()),
-        Some(_) if report.never_connected() => Err(Failure::unavailable("no node could be reached while measuring; are they running?")),
+        Some(_) if report.never_connected() => {
+            Err(Failure::unavailable("no node could be reached while measuring; are they running?"))
+        }
         Some(code) => Err(Failure::operation(format!("no request succeeded, most often because of: {code}"))),
         None => Err(Failure::operation("no request was answered; try a longer --duration or less --concurrency")),
     }
@@ -55,7 +57,8 @@ async fn load(args: &args::Bench, nodes: &[String], run: &str, orders: &[String]
             args::Workload::Read => workload::Requests::reads(&envelope, orders, number),
             order => workload::Requests::orders(&envelope, order, run, number, args.skus),
         };
-        let worker = Worker { authority: authority.clone(), workload: args.workload, requests, window, live: live.clone() };
+        let worker =
+            Worker { authority: authority.clone(), workload: args.workload, requests, window, live: live.clone() };
         workers.spawn(worker.run());
     }
     let progress = tokio::spawn(show_progress(live, window));
@@ -90,12 +93,16 @@ async fn show_progress(live: Arc<Live>, window: Window) {
 }
 
 fn write(file: Option<&Path>, report: &Report) -> Result<(), Failure> {
-    let json = || serde_json::to_string_pretty(report).map_err(|error| Failure::operation(format!("the result is no JSON: {error}")));
+    let json = || {
+        serde_json::to_string_pretty(report)
+            .map_err(|error| Failure::operation(format!("the result is no JSON: {error}")))
+    };
     match file {
         None => output::answer(&report.render()),
         Some(path) if path.as_os_str() == "-" => output::answer(&json()?),
         Some(path) => {
-            std::fs::write(path, json()? + "\n").map_err(|error| Failure::operation(format!("--json {}: {error}", path.display())))?;
+            std::fs::write(path, json()? + "\n")
+                .map_err(|error| Failure::operation(format!("--json {}: {error}", path.display())))?;
             output::answer(&report.render())
         }
     }

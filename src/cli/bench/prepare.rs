@@ -7,8 +7,8 @@ use super::{
         http::{self, Client, Response},
         operator::{failure, list},
     },
-    workload::{Envelope, Requests, sku},
     wire::{Connection, string_field},
+    workload::{Envelope, Requests, sku},
 };
 use rand::Rng as _;
 use serde_json::json;
@@ -29,7 +29,8 @@ pub(super) fn run_id() -> String {
 
 /// `host:port` of the nodes to put under load: those given, or all that the only one given knows.
 pub(super) async fn nodes(args: &Bench) -> Result<Vec<String>, Failure> {
-    let given: Vec<String> = args.urls.iter().map(|url| http::authority(url)).collect::<Result<_, _>>().map_err(|error| failure(&error))?;
+    let given: Vec<String> =
+        args.urls.iter().map(|url| http::authority(url)).collect::<Result<_, _>>().map_err(|error| failure(&error))?;
     let [only] = given.as_slice() else { return Ok(given) };
     let answer = client(only, args)?.get("/admin/v1/members").await.map_err(|error| failure(&error))?;
     let members = expect_success("listing the members", &answer).map(|()| answer.json())?;
@@ -90,7 +91,8 @@ fn expect_success(doing: &str, answer: &Response) -> Result<(), Failure> {
 
 fn refused(doing: &str, status: u16, body: &[u8]) -> Failure {
     let code = string_field(body, "code").unwrap_or("no code");
-    let text = format!("{doing}: status {status}, {code}: {}", string_field(body, "detail").unwrap_or("no detail given"));
+    let text =
+        format!("{doing}: status {status}, {code}: {}", string_field(body, "detail").unwrap_or("no detail given"));
     match status {
         503 | 504 => Failure::unavailable(text),
         _ => Failure::operation(text),

@@ -84,7 +84,13 @@ impl Report {
             self.cores,
             self.per_second
         );
-        let rows = [("p50", latency.p50), ("p90", latency.p90), ("p99", latency.p99), ("p999", latency.p999), ("max", latency.max)];
+        let rows = [
+            ("p50", latency.p50),
+            ("p90", latency.p90),
+            ("p99", latency.p99),
+            ("p999", latency.p999),
+            ("max", latency.max),
+        ];
         for (name, millis) in rows {
             text.push_str(&format!("  {millis:>10.2} ms {name}\n"));
         }

@@ -41,7 +41,8 @@ pub(super) struct Stats {
 impl Stats {
     pub fn new() -> Self {
         // The bounds are constants that the histogram accepts; growing covers what is beyond.
-        let mut latencies = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, DIGITS).unwrap_or_else(|_| unreachable!("constant bounds"));
+        let mut latencies = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, DIGITS)
+            .unwrap_or_else(|_| unreachable!("constant bounds"));
         latencies.auto(true);
         Self { latencies, in_window: 0, errors: BTreeMap::new() }
     }

@@ -24,24 +24,31 @@ async fn pretend() -> (String, Arc<Seen>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let seen = Arc::new(Seen::default());
-    let members = json!({ "data": [{ "http": address, "gossip": "alive" }, { "http": "127.0.0.1:1", "gossip": "down" }] });
+    let members =
+        json!({ "data": [{ "http": address, "gossip": "alive" }, { "http": "127.0.0.1:1", "gossip": "down" }] });
     let (put, post) = (seen.clone(), seen.clone());
     let router = Router::new()
         .route("/admin/v1/members", routing::get(|| async { Json(members) }))
-        .route("/v1/inventory/{sku}", routing::put(|Segment(sku): Segment<String>| async move {
-            put.stocked.lock().expect("lock").insert(sku);
-            Json(json!({}))
-        }))
+        .route(
+            "/v1/inventory/{sku}",
+            routing::put(|Segment(sku): Segment<String>| async move {
+                put.stocked.lock().expect("lock").insert(sku);
+                Json(json!({}))
+            }),
+        )
         .route("/v1/orders/{id}", routing::get(|Segment(id): Segment<String>| async move { Json(json!({ "id": id })) }))
-        .route("/v1/orders", routing::post(|headers: HeaderMap, Json(order): Json<Value>| async move {
-            let mut keys = post.keys.lock().expect("lock");
-            keys.push(headers["idempotency-key"].to_str().expect("text").to_owned());
-            post.ordered.lock().expect("lock").insert(order["items"][0]["sku"].as_str().expect("a sku").to_owned());
-            if keys.len() % 5 == 0 && headers.contains_key("prefer") {
-                return (StatusCode::TOO_MANY_REQUESTS, Json(json!({ "code": "overloaded" })));
-            }
-            (StatusCode::CREATED, Json(json!({ "id": format!("ord_{}", keys.len()), "status": "confirmed" })))
-        }));
+        .route(
+            "/v1/orders",
+            routing::post(|headers: HeaderMap, Json(order): Json<Value>| async move {
+                let mut keys = post.keys.lock().expect("lock");
+                keys.push(headers["idempotency-key"].to_str().expect("text").to_owned());
+                post.ordered.lock().expect("lock").insert(order["items"][0]["sku"].as_str().expect("a sku").to_owned());
+                if keys.len() % 5 == 0 && headers.contains_key("prefer") {
+                    return (StatusCode::TOO_MANY_REQUESTS, Json(json!({ "code": "overloaded" })));
+                }
+                (StatusCode::CREATED, Json(json!({ "id": format!("ord_{}", keys.len()), "status": "confirmed" })))
+            }),
+        );
     tokio::spawn(async move { axum::serve(listener, router).await });
     (format!("http://{address}"), seen)
 }
@@ -49,7 +56,8 @@ async fn pretend() -> (String, Arc<Seen>) {
 async fn bench(url: &str, arguments: &[&str]) -> (Result<(), Failure>, Value) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("result.json");
-    let fixed = ["quorate", "bench", "--duration", "300ms", "--warmup", "50ms", "--concurrency", "4", "--url", url, "--json"];
+    let fixed =
+        ["quorate", "bench", "--duration", "300ms", "--warmup", "50ms", "--concurrency", "4", "--url", url, "--json"];
     let all = fixed.iter().copied().chain([file.to_str().expect("a path")]).chain(arguments.iter().copied());
     let args = args::Args::try_parse_from(all).expect("valid arguments");
     let args::Command::Bench(args) = args.command else { panic!("not a bench") };

@@ -87,7 +87,8 @@ impl Head {
             let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
             if name.eq_ignore_ascii_case(b"content-length") {
                 let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-                head.content_length = length.filter(|n| *n <= BODY_BYTES_MAX).ok_or_else(|| malformed("an unusable content-length"))?;
+                head.content_length =
+                    length.filter(|n| *n <= BODY_BYTES_MAX).ok_or_else(|| malformed("an unusable content-length"))?;
             } else if name.eq_ignore_ascii_case(b"connection") {
                 head.close = value.eq_ignore_ascii_case(b"close");
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {

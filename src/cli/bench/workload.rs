@@ -132,7 +132,11 @@ mod tests {
     #[test]
     fn reads_go_round() {
         let mut reads = Requests::reads(&envelope(None), &["ord_1".into(), "ord_2".into()], 0);
-        let lines: Vec<String> = (0..3).map(|_| text(&mut reads).lines().next().unwrap_or_default().to_owned()).collect();
-        assert_eq!(lines, ["GET /v1/orders/ord_1 HTTP/1.1", "GET /v1/orders/ord_2 HTTP/1.1", "GET /v1/orders/ord_1 HTTP/1.1"]);
+        let lines: Vec<String> =
+            (0..3).map(|_| text(&mut reads).lines().next().unwrap_or_default().to_owned()).collect();
+        assert_eq!(
+            lines,
+            ["GET /v1/orders/ord_1 HTTP/1.1", "GET /v1/orders/ord_2 HTTP/1.1", "GET /v1/orders/ord_1 HTTP/1.1"]
+        );
     }
 }

@@ -53,8 +53,9 @@ pub(super) fn spawn_all(plan: &Plan) -> Result<(Vec<Child>, Exits), Failure> {
     let (told, exits) = mpsc::channel(plan.nodes.len());
     let mut children = Vec::new();
     for (index, node) in plan.nodes.iter().enumerate() {
-        let child = spawn(plan, node, index, told.clone())
-            .map_err(|error| Failure::operation(format!("cannot start {}: {error}; its log is {}", node.name, node.log.display())))?;
+        let child = spawn(plan, node, index, told.clone()).map_err(|error| {
+            Failure::operation(format!("cannot start {}: {error}; its log is {}", node.name, node.log.display()))
+        })?;
         children.push(child);
     }
     Ok((children, exits))
@@ -83,7 +84,10 @@ fn spawn(plan: &Plan, node: &PlannedNode, index: usize, told: mpsc::Sender<Exit>
                 process.wait().await
             }
         };
-        let (clean, how) = status.map_or_else(|error| (false, format!("cannot be watched: {error}")), |status| (status.success(), describe(status)));
+        let (clean, how) = status.map_or_else(
+            |error| (false, format!("cannot be watched: {error}")),
+            |status| (status.success(), describe(status)),
+        );
         // Nobody to tell: this process ends.
         let _ = told.send(Exit { index, clean, how }).await;
     });

@@ -48,7 +48,9 @@ pub(super) async fn run(args: args::Dev) -> Result<(), Failure> {
 async fn wait_ready(plan: &Plan, exits: &mut Exits) -> Result<(), Failure> {
     let ready = async {
         for node in &plan.nodes {
-            let client = Client::new(&node.http).map_err(|error| super::operator::failure(&error))?.with_timeout(Duration::from_secs(1));
+            let client = Client::new(&node.http)
+                .map_err(|error| super::operator::failure(&error))?
+                .with_timeout(Duration::from_secs(1));
             // Not there yet, or not ready yet: both mean to ask again.
             while !client.get("/readyz").await.is_ok_and(|answer| answer.is_success()) {
                 tokio::time::sleep(READY_POLL).await;
@@ -67,7 +69,10 @@ async fn wait_ready(plan: &Plan, exits: &mut Exits) -> Result<(), Failure> {
 
 fn not_ready(plan: &Plan) -> Failure {
     let logs: Vec<String> = plan.nodes.iter().map(|node| node.log.display().to_string()).collect();
-    Failure::operation(format!("the cluster was not ready within {READY_MAX:?}; the logs tell why: {}", logs.join(", ")))
+    Failure::operation(format!(
+        "the cluster was not ready within {READY_MAX:?}; the logs tell why: {}",
+        logs.join(", ")
+    ))
 }
 
 /// Returns when a signal came or no node is left.

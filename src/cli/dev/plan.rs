@@ -61,7 +61,10 @@ impl Plan {
     /// before anything runs.
     pub fn prepare(&self) -> Result<(), Failure> {
         let unusable = |error: io::Error| {
-            Failure::operation(format!("--data-dir {}: {error}; name a directory that this user may write to", self.dir.display()))
+            Failure::operation(format!(
+                "--data-dir {}: {error}; name a directory that this user may write to",
+                self.dir.display()
+            ))
         };
         for node in &self.nodes {
             fs::create_dir_all(&node.data).map_err(unusable)?;
@@ -74,7 +77,13 @@ impl Plan {
     pub fn welcome(&self, took: Duration, children: &[Child]) -> String {
         let mut text = format!("\n{} ready in {:.1} s:\n\n", count(self.nodes.len()), took.as_secs_f64());
         for (node, child) in self.nodes.iter().zip(children) {
-            text.push_str(&format!("  {:<4}http://{:<22} pid {:<8} log {}\n", node.name, node.http, child.pid, node.log.display()));
+            text.push_str(&format!(
+                "  {:<4}http://{:<22} pid {:<8} log {}\n",
+                node.name,
+                node.http,
+                child.pid,
+                node.log.display()
+            ));
         }
         let first = &self.nodes[0].http;
         let last = &self.nodes[self.nodes.len() - 1].http;
@@ -102,7 +111,12 @@ fn count(nodes: usize) -> String {
 
 fn nth_port(base: u16, i: u16, flag: &str) -> Result<u16, Failure> {
     let port = base.checked_add(i).filter(|_| base != 0);
-    port.ok_or_else(|| Failure::usage(format!("{flag}: node {} would have no port above {base}; choose a port below 65000, not 0", i + 1)))
+    port.ok_or_else(|| {
+        Failure::usage(format!(
+            "{flag}: node {} would have no port above {base}; choose a port below 65000, not 0",
+            i + 1
+        ))
+    })
 }
 
 impl PlannedNode {
@@ -142,14 +156,19 @@ impl PlannedNode {
     fn ports_free(&self) -> Result<(), Failure> {
         let taken = |address: &str, what: &str, flag: &str, error: &io::Error| {
             let port = address.rsplit(':').next().unwrap_or_default();
-            let reason = if error.kind() == io::ErrorKind::AddrInUse { "is taken".into() } else { format!("cannot be used: {error}") };
+            let reason = if error.kind() == io::ErrorKind::AddrInUse {
+                "is taken".into()
+            } else {
+                format!("cannot be used: {error}")
+            };
             Failure::operation(format!(
                 "port {port} ({what} of {}) {reason}; is a cluster running already? Stop it, or choose other ports with {flag}",
                 self.name
             ))
         };
         TcpListener::bind(&self.http).map_err(|error| taken(&self.http, "HTTP", "--http", &error))?;
-        TcpListener::bind(&self.listen).map_err(|error| taken(&self.listen, "cluster, TCP", "--cluster-port", &error))?;
+        TcpListener::bind(&self.listen)
+            .map_err(|error| taken(&self.listen, "cluster, TCP", "--cluster-port", &error))?;
         UdpSocket::bind(&self.listen).map_err(|error| taken(&self.listen, "cluster, UDP", "--cluster-port", &error))?;
         Ok(())
     }
@@ -158,7 +177,11 @@ impl PlannedNode {
 /// Quotes a word for the shell where that is needed.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=@".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// A random secret, readable by this user only; one that is there stays.
@@ -185,7 +208,14 @@ mod tests {
     fn ports_count_up_from_the_base() {
         let plan = Plan::new(&args(Path::new("d"))).expect("a plan");
         let ports: Vec<_> = plan.nodes.iter().map(|node| (node.http.as_str(), node.listen.as_str())).collect();
-        assert_eq!(ports, [("127.0.0.1:8080", "127.0.0.1:7101"), ("127.0.0.1:8081", "127.0.0.1:7102"), ("127.0.0.1:8082", "127.0.0.1:7103")]);
+        assert_eq!(
+            ports,
+            [
+                ("127.0.0.1:8080", "127.0.0.1:7101"),
+                ("127.0.0.1:8081", "127.0.0.1:7102"),
+                ("127.0.0.1:8082", "127.0.0.1:7103")
+            ]
+        );
         let high = args::Dev { http: "127.0.0.1:65535".into(), ..args(Path::new("d")) };
         assert!(matches!(Plan::new(&high), Err(Failure::Usage(text)) if text.contains("--http")));
     }
