@@ -26,6 +26,7 @@ pub mod ops;
 pub mod problem;
 pub mod reply;
 mod serve;
+pub mod shop;
 
 pub use serve::serve;
 
@@ -103,6 +104,7 @@ pub fn routes(cluster: Cluster, options: &Options) -> Router {
 
 fn all_routes() -> Router<Api> {
     Router::new()
+        .merge(shop::routes())
         .merge(ops::routes())
         .merge(admin::routes())
         .merge(openapi::routes())

@@ -8,7 +8,7 @@ mod schemas;
 
 pub use schemas::*;
 
-use super::{Api, admin, extract::Params, fallback, ops, problem::Problem};
+use super::{Api, admin, extract::Params, fallback, ops, problem::Problem, shop};
 use axum::{
     Router,
     extract::Path,
@@ -36,6 +36,9 @@ use utoipa::OpenApi;
         (name = "documentation", description = "This description, and problem codes"),
     ),
     paths(
+        shop::orders::place, shop::orders::read, shop::orders::cancel, shop::orders::events,
+        shop::payments::read,
+        shop::inventory::put, shop::inventory::read, shop::inventory::adjust,
         ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         fallback::explain, openapi_json,

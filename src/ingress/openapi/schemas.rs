@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToResponse, ToSchema};
 
 /// An error answer (RFC 9457). `code` is stable; docs/errors.md says what to do about each.
@@ -121,6 +122,119 @@ pub struct Money {
     amount: u64,
     #[schema(example = "USD")]
     currency: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "customer_id": "cus_1", "currency": "USD", "payment_method": "pm_card_ok",
+    "items": [{"sku": "mug-blue", "quantity": 2, "unit_price": 1999}]
+}))]
+pub struct PlaceOrder {
+    #[schema(min_length = 1, max_length = 128)]
+    customer_id: String,
+    #[schema(min_items = 1, max_items = 100)]
+    items: Vec<OrderItem>,
+    /// ISO 4217.
+    #[schema(example = "USD", pattern = "^[A-Z]{3}$")]
+    currency: String,
+    /// The sandbox gateway knows `pm_card_ok`, `pm_card_declined`, `pm_card_timeout`,
+    /// `pm_card_slow`, `pm_card_flaky`.
+    #[schema(min_length = 1, max_length = 128)]
+    payment_method: String,
+    #[schema(default = false)]
+    backorder: Option<bool>,
+    /// At most 20 members.
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct OrderItem {
+    #[schema(min_length = 1, max_length = 64, example = "mug-blue")]
+    sku: String,
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    quantity: u32,
+    /// Minor units of the order's currency.
+    #[schema(minimum = 0, maximum = 999_999_999_999_999_u64, example = 1999)]
+    unit_price: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct CancelOrder {
+    #[schema(min_length = 1, max_length = 500)]
+    reason: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Order {
+    #[schema(example = "ord_6h303vaz912sekgbtnhkqjstc6")]
+    id: String,
+    #[schema(inline)]
+    status: OrderStatus,
+    /// Where its money is.
+    #[schema(example = "captured")]
+    payment_status: String,
+    #[schema(example = "unfulfilled")]
+    fulfillment_status: String,
+    customer_id: String,
+    items: Vec<OrderItem>,
+    #[schema(example = "USD")]
+    currency: String,
+    /// Computed by the server.
+    total: Money,
+    /// One per SKU, once granted.
+    reservations: Vec<Reservation>,
+    payment_id: String,
+    backorder: bool,
+    metadata: BTreeMap<String, String>,
+    /// Why it was (or is about to be) rejected, cancelled or expired.
+    reason: Option<Reason>,
+    /// Why it needs attention.
+    attention: Option<String>,
+    version: u64,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderStatus {
+    Pending,
+    Backordered,
+    Reserved,
+    Authorized,
+    Confirmed,
+    PartiallyFulfilled,
+    Fulfilled,
+    PartiallyReturned,
+    Returned,
+    Rejected,
+    Expired,
+    Compensating,
+    Cancelled,
+    NeedsAttention,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Reservation {
+    #[schema(example = "res_6h303vaz912sekgbtnhkqjstc6_1")]
+    id: String,
+    sku: String,
+    quantity: u32,
+    /// `held`, `committed`, `released` or `expired`.
+    #[schema(example = "held")]
+    status: String,
+    #[schema(format = DateTime)]
+    expires_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Reason {
+    /// Stable, for programs.
+    #[schema(example = "insufficient-stock")]
+    code: String,
+    detail: String,
 }
 
 #[derive(Serialize, ToSchema)]
