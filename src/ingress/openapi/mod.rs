@@ -43,7 +43,7 @@ use utoipa::OpenApi;
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         fallback::explain, openapi_json,
     ),
-    components(responses(ProblemResponse)),
+    components(responses(ProblemResponse), schemas(FieldError)),
 )]
 struct Description;
 
@@ -153,6 +153,62 @@ mod tests {
                 assert!(responses.contains_key("422") && responses.contains_key("504"), "{name}");
             }
         }
+    }
+
+    /// Compares a schema with what is really sent: every member is described, and every member
+    /// that the schema requires is there.
+    fn describes(schema: &str, sent: impl serde::Serialize) {
+        let document = described();
+        let schema = &document["components"]["schemas"][schema];
+        let properties = schema["properties"].as_object().expect("an object schema");
+        let sent = serde_json::to_value(sent).expect("JSON");
+        let sent = sent.as_object().expect("an object");
+        for member in sent.keys() {
+            assert!(properties.contains_key(member), "{member} is not described");
+        }
+        for required in schema["required"].as_array().expect("required members") {
+            assert!(sent.contains_key(required.as_str().expect("a name")), "{required} is not sent");
+        }
+    }
+
+    fn example<T: serde::de::DeserializeOwned>(schema: &str) -> T {
+        let example = described()["components"]["schemas"][schema]["example"].clone();
+        serde_json::from_value(example).expect("an example that the route takes")
+    }
+
+    #[test]
+    fn what_the_shop_shows_is_what_is_described() {
+        use crate::{
+            commerce::{Order, OrderView, PaymentView, PlaceOrder, StockView, order, payment, stock},
+            entity::{Context, Decision, Entity},
+        };
+        let placed = example::<PlaceOrder>("PlaceOrder").validate().expect("a valid example");
+        let context = Context { id: "ord_1", version: 0, now_ms: 1, random: 1 };
+        let decision = Order::decide(&order::State::default(), order::Command::Place(Box::new(placed)), &context);
+        let Decision::Accept { reply: order::Reply::Order(state), .. } = decision else { panic!("not placed") };
+        let view = OrderView::of("ord_1", &state, 1).expect("placed");
+        describes("OrderItem", &view.items[0]);
+        describes("Money", view.total);
+        describes("Order", view);
+
+        let levels = stock::Levels { listed: true, ..Default::default() };
+        describes("Stock", StockView::of_levels("mug", &levels, 1).expect("listed"));
+        let state = payment::State { order_id: Some("ord_1".into()), ..Default::default() };
+        describes("Payment", PaymentView::of("pay_1", &state, 1).expect("there"));
+    }
+
+    #[test]
+    fn examples_of_bodies_are_bodies_that_the_routes_take() {
+        use crate::commerce::{AdjustStock, PutStock};
+        assert!(example::<PutStock>("PutStock").validate().is_ok());
+        assert!(example::<AdjustStock>("AdjustStock").validate().is_ok());
+    }
+
+    #[test]
+    fn every_status_of_an_order_is_described() {
+        let described = described()["components"]["schemas"]["Order"]["properties"]["status"]["enum"].clone();
+        let known: Vec<_> = crate::commerce::order::Status::ALL.iter().map(|status| status.name()).collect();
+        assert_eq!(described, serde_json::json!(known));
     }
 
     #[test]
