@@ -22,6 +22,8 @@ use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 const HOUSEKEEPING_PERIOD: Duration = Duration::from_secs(1);
 /// How often one's own record is sent round again unchanged, for those who missed it.
 const REFRESH_PERIOD: Duration = Duration::from_secs(30);
+/// The most nodes, dead ones included, that this node knows; what further ones send is refused.
+const MEMBERS_MAX: usize = RECORDS_MAX;
 /// The most records asked for at a time.
 const ASKS_MAX: usize = 64;
 
@@ -80,6 +82,9 @@ impl Engine {
     /// `random_seed` decides everything that is left to chance.
     pub fn new(options: &Options, me: LocalRecord, seeds: Vec<String>, generation: u64, random_seed: u64) -> Result<Self, Error> {
         options.validate()?;
+        if me.node == ANYONE {
+            return Err(Error::Options(format!("node id {ANYONE} is reserved")));
+        }
         let identity = Identity { node: me.node, generation, address: me.address.as_str().into() };
         let own = Record::new(me, generation)?;
         let shelf = Shelf::new(identity.node);
@@ -203,6 +208,9 @@ impl Engine {
         if header.src.node == ANYONE {
             return Err(Refused("sent by nobody".into()));
         }
+        if !self.has_room_for(header.src.node) {
+            return Err(Refused(format!("more than {MEMBERS_MAX} members")));
+        }
         let result = if header.dst.node == ANYONE && header.message == foca::Message::Announce {
             let addressed = self.address_to_self(header, rest).map_err(|e| undecodable(&e))?;
             self.foca.handle_data(&addressed, &mut self.runtime)
@@ -215,6 +223,11 @@ impl Engine {
             Ok(()) | Err(foca::Error::DataFromOurselves) => Ok(()),
             Err(error) => Err(undecodable(&error)),
         }
+    }
+
+    fn has_room_for(&self, node: NodeId) -> bool {
+        let mut members = self.foca.iter_membership_state();
+        members.len() < MEMBERS_MAX || members.any(|member| member.id().node == node)
     }
 
     /// A caller that knew only our address: its announcement, as if it had known our name.

@@ -266,9 +266,9 @@ mod tests {
         let (mut a, mut b) = (seal(1), seal(2));
         let packets: Vec<_> = (0..70).map(|i| a.seal(&[i]).expect("fits")).collect();
         assert!(reopened(&mut b, &packets[69]).is_ok());
-        for late in 6..69 {
-            assert_eq!(reopened(&mut b, &packets[late]), Ok(vec![late as u8]), "{late}");
-            assert_eq!(reopened(&mut b, &packets[late]), Err(Rejected::Replayed), "{late} again");
+        for (late, packet) in packets.iter().enumerate().take(69).skip(6) {
+            assert_eq!(reopened(&mut b, packet), Ok(vec![late as u8]), "{late}");
+            assert_eq!(reopened(&mut b, packet), Err(Rejected::Replayed), "{late} again");
         }
         assert_eq!(reopened(&mut b, &packets[5]), Err(Rejected::Replayed), "64 behind: too old to tell");
     }
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn the_sender_unheard_for_longest_gives_way() {
         let mut b = seal(0xff);
-        let mut salted = |i: usize| {
+        let salted = |i: usize| {
             let mut salt = [0; 16];
             salt[..8].copy_from_slice(&(i as u64 + 1).to_be_bytes());
             Seal::with_salt(b"secret", CLUSTER, salt).expect("valid")

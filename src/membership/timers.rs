@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn a_stall_puts_everything_off_by_its_length() {
         let mut timers = Timers::new(MS * 1000);
-        timers.schedule(MS * 0, MS * 100, Due::Announce(1));
-        timers.schedule(MS * 0, MS * 800, Due::Announce(2));
+        timers.schedule(Duration::ZERO, MS * 100, Due::Announce(1));
+        timers.schedule(Duration::ZERO, MS * 800, Due::Announce(2));
         // 400 ms late is no stall; 5000 ms late is.
         timers.wake(MS * 500);
         assert_eq!((timers.stalls, timers.next()), (0, Some(MS * 100)));
