@@ -1,1 +1,79 @@
+//! The command line: one binary that runs a node, a whole cluster on loopback, operator commands,
+//! and a load generator.
+//!
+//! ```text
+//! main ─▶ args (clap) ─┬─ node ──▶ config ─▶ cluster + ingress, until a signal
+//!                      ├─ dev ───▶ N × `quorate node`, watched
+//!                      ├─ status, members, shards, entity ──▶ http ─▶ a running node
+//!                      ├─ config check | show
+//!                      └─ bench ─▶ closed-loop load on running nodes
+//! ```
+//!
+//! Invariants: what was asked for goes to stdout, everything else to stderr; an error is one line,
+//! `error: …`, that says what to do; the exit code is 0, 1, 2 or 3 as [`Failure`] defines them.
 
+mod args;
+mod bench;
+mod config;
+mod dev;
+mod failure;
+pub mod http;
+mod node;
+mod operator;
+mod output;
+mod serve;
+mod signals;
+mod table;
+
+pub use failure::Failure;
+
+use args::{Args, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Parses the arguments of this process and carries them out.
+pub fn main() -> ExitCode {
+    output::install_panic_hook();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are answers (stdout, 0); the rest is bad usage (stderr, 2). Clap
+            // knows which is which; nothing is left to do if the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::note(&format!("error: {failure}"));
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Dev(args) => multi_threaded()?.block_on(dev::run(args)),
+        Command::Node(args) => node::run(&args),
+        Command::Status(args) => single_threaded()?.block_on(operator::status(&args)),
+        Command::Members(args) => single_threaded()?.block_on(operator::members(&args)),
+        Command::Shards(args) => single_threaded()?.block_on(operator::shards(&args)),
+        Command::Entity(args) => single_threaded()?.block_on(operator::entity(&args)),
+        Command::Config(args) => config::run(&args),
+        // One thread: the cluster under load has better uses for the others.
+        Command::Bench(args) => single_threaded()?.block_on(bench::run(&args)),
+    }
+}
+
+fn single_threaded() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)
+}
+
+fn multi_threaded() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(no_runtime)
+}
+
+fn no_runtime(error: std::io::Error) -> Failure {
+    Failure::operation(format!("cannot start threads: {error}; check the limits of this user (`ulimit -u`)"))
+}

@@ -1,1 +1,42 @@
+//! The shop: stock, payment and order as pure entities, and the saga that ties them together.
+//!
+//! ```text
+//!            Reserve / Commit / Undo: one chain over the order's SKUs, in sorted order
+//!   order ─▶ stock(a) ─▶ stock(b) ─▶ … ─▶ order
+//!     │
+//!     └────▶ payment ─▶ task "payment-gateway" ─▶ payment ─▶ order
+//! ```
+//!
+//! | module | is |
+//! |---|---|
+//! | [`order`] | the order, its transition table and the saga (it is the process manager) |
+//! | [`stock`] | what there is of one SKU, and who holds a reservation on it |
+//! | [`payment`] | one charge: authorize, capture, give back |
+//! | [`gateway`], [`sandbox`] | what a payment says to a card gateway, and the embedded one |
+//! | [`money`], [`time`], [`fields`] | amounts, timestamps, named errors of a request |
+//!
+//! Invariants: CONSERVATION (per SKU `on_hand = supplied − committed`, `reserved = Σ held`,
+//! `available ≥ 0`; per payment `refunded ≤ captured ≤ authorized`) and ONE-KEY-PER-CHARGE.
+//! docs/shop.md draws the state machines.
+//!
+//! This module knows [`crate::entity`] and nothing else: no clock, no randomness, no I/O.
 
+mod currencies;
+mod draft;
+pub mod fields;
+pub mod gateway;
+pub mod money;
+pub mod order;
+pub mod payment;
+pub mod sandbox;
+pub mod stock;
+pub mod time;
+
+#[cfg(test)]
+mod tests;
+
+pub use fields::FieldError;
+pub use money::{Currency, Money};
+pub use order::{Order, OrderView, PlaceOrder};
+pub use payment::{Payment, PaymentView};
+pub use stock::{AdjustStock, PutStock, Stock, StockView};

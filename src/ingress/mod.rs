@@ -1,1 +1,134 @@
+//! HTTP: the shop's API, probes, administration and documentation, over a [`Cluster`].
+//!
+//! ```text
+//! connection ── serve ── envelope ── extract ── route ──▶ Cluster ──▶ reply or error
+//!               bounds    ids, panics   400…422                │
+//!                         problems ◀── problem::of_ask ◀───────┘
+//! ```
+//!
+//! - [`serve`] owns connections: their number, slow clients, the ordered end.
+//! - [`envelope`] is the one middleware: request and trace ids, problems, panics, metrics.
+//! - [`problem`] knows every error code, and alone chooses the status of a runtime error.
+//! - [`identity`] derives ids and fingerprints, so that replays are decided by the entity itself.
+//! - [`shop`] maps the commerce entities to routes; [`ops`] and [`admin`] the node.
+//!
+//! This module never keeps state of its own beside counters: any node answers any request.
 
+pub mod admin;
+pub mod conditions;
+pub mod envelope;
+pub mod extract;
+pub mod fallback;
+pub mod headers;
+pub mod identity;
+pub mod openapi;
+pub mod ops;
+pub mod problem;
+pub mod reply;
+mod serve;
+pub mod shop;
+
+pub use serve::serve;
+
+use crate::Cluster;
+use axum::{Router, extract::FromRef, routing::get};
+use bytesize::ByteSize;
+use std::{sync::Arc, time::Duration};
+
+/// Bounds of the HTTP side of a node.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The largest request body.
+    pub body_bytes_max: ByteSize,
+    /// A body must be complete this long after its head.
+    #[serde(with = "humantime_serde")]
+    pub body_read_timeout: Duration,
+    /// A request's head must be complete this long after the connection or the previous response;
+    /// so it is also how long an idle connection is kept.
+    #[serde(with = "humantime_serde")]
+    pub header_read_timeout: Duration,
+    /// Connections at one time; one more is answered 503 `too-many-connections` and closed.
+    pub connections_max: usize,
+    /// The longest `Prefer: wait`; a longer one is cut to this.
+    #[serde(with = "humantime_serde")]
+    pub prefer_wait_max: Duration,
+    /// How long a write is tried before its outcome is unknown.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// How long requests in flight may take when the node stops.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: ByteSize::mib(1),
+            body_read_timeout: Duration::from_secs(30),
+            header_read_timeout: Duration::from_secs(30),
+            connections_max: 10_000,
+            prefer_wait_max: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What every handler has at hand. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    pub cluster: Cluster,
+    pub options: Arc<Options>,
+}
+
+impl FromRef<Api> for extract::Limits {
+    fn from_ref(api: &Api) -> Self {
+        Self {
+            body_bytes_max: usize::try_from(api.options.body_bytes_max.as_u64()).unwrap_or(usize::MAX),
+            body_read_timeout: api.options.body_read_timeout,
+        }
+    }
+}
+
+/// Everything under one roof, unknown routes included: what a node serves.
+pub fn router(cluster: Cluster, options: &Options) -> Router {
+    finish(all_routes().fallback(fallback::route_not_found), cluster, options)
+}
+
+/// The same routes without a fallback, for mounting in an app that has routes of its own: what
+/// this router does not know stays that app's to answer.
+pub fn routes(cluster: Cluster, options: &Options) -> Router {
+    finish(all_routes(), cluster, options)
+}
+
+fn all_routes() -> Router<Api> {
+    Router::new()
+        .merge(shop::routes())
+        .merge(ops::routes())
+        .merge(admin::routes())
+        .merge(openapi::routes())
+        .route("/problems/{code}", get(fallback::explain))
+        .method_not_allowed_fallback(fallback::method_not_allowed)
+}
+
+fn finish(router: Router<Api>, cluster: Cluster, options: &Options) -> Router {
+    ops::describe_metrics();
+    let api = Api { cluster, options: Arc::new(options.clone()) };
+    router.layer(axum::middleware::from_fn(envelope::wrap)).with_state(api)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_written_by_people() {
+        let written = "body_bytes_max = \"2MiB\"\nheader_read_timeout = \"500ms\"\n";
+        let options: Options = toml::from_str(written).expect("valid options");
+        assert_eq!(options.body_bytes_max, ByteSize::mib(2));
+        assert_eq!(options.header_read_timeout, Duration::from_millis(500));
+        assert_eq!(options.connections_max, Options::default().connections_max);
+        assert!(toml::from_str::<Options>("conections_max = 1").is_err());
+    }
+}

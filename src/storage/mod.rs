@@ -11,6 +11,46 @@
 //! fails poisons the store (POISON-ON-FSYNC-FAILURE): this and every later `done` gets the error,
 //! nothing is retried over it. This module knows nothing of Raft: entries, votes and purge marks
 //! are bytes to it.
+//!
+//! | file | is |
+//! |---|---|
+//! | `pipeline` | the bounded queue and the writer thread both implementations share |
+//! | `admission` | what a write may look like: sizes, consecutive indexes, no gaps |
+//! | `record`, `pack` | the journal's bytes: records and blocks, read and written |
+//! | `runs`, `index`, `ledger` | where each entry is; which records still hold live ones |
+//! | `meta`, `state`, `head` | votes, purge marks and anchor; the state store; the guard against a lost tail |
+//! | `disk`, `recover`, `engine` | sled opened, checked at start, written to |
+//! | `memory` | the twin that can lose unflushed writes |
+//!
+//! docs/storage-format.md has the bytes and the recovery rules.
+
+mod admission;
+#[doc(hidden)]
+pub mod conformance;
+mod disk;
+mod engine;
+mod faults;
+mod head;
+mod index;
+mod ledger;
+mod memory;
+mod meta;
+mod options;
+mod pack;
+mod pipeline;
+mod record;
+mod recover;
+mod runs;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use admission::{ENTRY_BYTES_MAX, MARK_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, WRITE_BYTES_MAX};
+pub use disk::SledStorage;
+pub use faults::Faults;
+pub use memory::MemoryStorage;
+pub use options::Options;
+pub use record::RECORD_BYTES_MAX;
 
 use bytes::Bytes;
 use std::ops::Range;
@@ -37,17 +77,19 @@ pub type StateChange = (Vec<u8>, Option<Bytes>);
 /// What can be made durable.
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// Entries of consecutive indexes, right after the group's last one.
+    /// Entries of consecutive indexes, right after the group's last one. A group without entries
+    /// and without a purge mark takes any first index. Entries at or above the first index that
+    /// are already there are replaced, as if truncated before. No entries at all is a barrier.
     Append { group: GroupId, entries: Vec<EntryRecord> },
-    /// Forget every entry with an index of `from` or above.
+    /// Forget every entry with an index of `from` or above. None there is no error.
     Truncate { group: GroupId, from: u64 },
     /// Replace the group's vote.
     Vote { group: GroupId, vote: Bytes },
     /// Forget every entry with an index of `upto` or below; `mark` is the log id of `upto`, kept
     /// for [`GroupState::purged`]. Also valid past the last entry (after a snapshot came in): the
-    /// group's next entry is then `upto + 1`.
+    /// group's next entry is then `upto + 1`. Below the present mark it changes nothing.
     Purge { group: GroupId, upto: u64, mark: Bytes },
-    /// Change the state store, all or nothing.
+    /// Change the state store, all or nothing; of two changes to one key the later one counts.
     State(Vec<StateChange>),
 }
 
@@ -56,14 +98,15 @@ pub enum Write {
 pub struct GroupState {
     pub vote: Option<Bytes>,
     pub purged: Option<(u64, Bytes)>,
-    /// Index range of the entries present; empty if none.
+    /// Index range of the entries present. If there are none it is empty and starts where the
+    /// next entry must: past the purge mark, or at 0 (then any index may come next).
     pub entries: Range<u64>,
 }
 
 /// Called once, from the writer thread, when the write is durable or has failed.
 pub type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
-/// Why storage cannot go on. Every variant but `Full` of the queue is final for this process.
+/// Why storage cannot go on. Every variant but [`Error::Refused`] is final for this process.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     #[error("{path}: {detail}")]
@@ -74,6 +117,10 @@ pub enum Error {
     Corrupt { place: String, detail: String },
     #[error("storage failed and is closed: {detail}")]
     Poisoned { detail: String },
+    /// The write breaks the contract of [`Write`] (a gap, a value over its limit). Nothing of it
+    /// was stored; the store goes on.
+    #[error("write refused: {detail}")]
+    Refused { detail: String },
 }
 
 /// The journal and the state store of one node.

@@ -5,10 +5,41 @@
 //! a wire, which carries batches of bytes to a peer: `ractor_cluster` over TCP in production, a
 //! channel in memory for many nodes in one process. This module knows nothing of Raft or entities.
 
+mod dialer;
+mod frame;
+mod link;
+mod links;
+mod log_limit;
+pub mod memory;
+mod options;
+mod outbox;
+mod ractor_wire;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod wire;
+
 use crate::catalog::NodeId;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+pub use options::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, INTRODUCTION_BYTES_MAX, Identity, Options};
+pub use ractor_wire::StartError;
+
+/// Starts node links over TCP on `listener`, which the caller has bound. Peers come later, with
+/// [`Transport::set_peers`]; introductions are answered from the start.
+///
+/// One per process in production, because the registries of `ractor_cluster` belong to the
+/// process; tests run several, with names that differ. Call [`Transport::close`] in the end.
+///
+/// # Errors
+/// Options that contradict each other, a name or secret that cannot be used, and failures of
+/// `ractor` to start an actor.
+pub async fn start(options: &Options, identity: Identity, listener: tokio::net::TcpListener, handler: Arc<dyn Handler>) -> Result<Arc<dyn Transport>, StartError> {
+    let (links, _) = ractor_wire::start(options, identity, listener, handler).await?;
+    Ok(Arc::new(links))
+}
 
 /// What a request is for; decides what happens when a peer's credit window is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -44,7 +75,7 @@ pub enum Error {
     /// Nothing was sent: the request certainly did not arrive.
     #[error("no link to node {0}")]
     NotConnected(NodeId),
-    /// Nothing was sent: the request certainly did not arrive.
+    /// A bound was reached, here or at the peer: the request certainly was not handled.
     #[error("the link to node {0} is overloaded")]
     Overloaded(NodeId),
     /// The request may or may not have been handled.
@@ -70,9 +101,11 @@ pub trait Handler: Send + Sync + 'static {
 
 /// The links of one node. Cloneable by `Arc`.
 ///
-/// Implemented by `links::Links` (over any wire).
+/// Implemented by `links::Links` (over any wire). See [`start`] and [`memory::Network`].
 pub trait Transport: Send + Sync + 'static {
-    /// Sends a request and waits for the reply, at most `timeout`.
+    /// Sends a request and waits for the reply, at most `timeout`. Both have at most
+    /// [`FRAME_BYTES_MAX`] bytes; a longer one ends in [`Error::Refused`]. The request is sent
+    /// when the future is first polled; dropping it gives the reply up.
     fn request(&self, to: NodeId, class: Class, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, Error>>;
 
     /// Asks whoever listens at `address` (`host:port`), without a link. Used to bootstrap and join.

@@ -1,0 +1,314 @@
+//! What can be typed.
+
+use crate::config::Override;
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use std::{path::PathBuf, time::Duration};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "quorate",
+    version,
+    about = "An actor-based clustered runtime: one binary, no broker, no database to run beside it",
+    after_help = "\
+Try it:
+  quorate dev                      a three-node cluster on this machine
+  quorate status                   ask the node at http://127.0.0.1:8080
+  quorate node --help              run one node of a real cluster
+
+Exit codes: 0 done · 1 the operation failed · 2 bad usage or configuration
+            3 the cluster could not be reached or has no quorum"
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start a whole cluster on this machine
+    Dev(Dev),
+    /// Run one node
+    Node(Node),
+    /// Show what a node says of itself, and whether every shard has an owner
+    Status(Operator),
+    /// List the nodes of the cluster
+    Members(Operator),
+    /// List the shards: owner, replicas, progress
+    Shards(Operator),
+    /// Show one entity: where it lives, its version, its state
+    Entity(Entity),
+    /// Check a configuration file, or show the configuration in effect
+    Config(Config),
+    /// Put running nodes under load and measure
+    Bench(Bench),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each node is a process of its own, so try to break it:
+  quorate dev                      three nodes: http://127.0.0.1:8080, :8081, :8082
+  kill -9 PID                      of one of them (dev prints the PIDs): the others carry on
+  quorate shards --url http://127.0.0.1:8081
+Ctrl-C drains the cluster; the next `quorate dev` finds its data in ./quorate-data again.
+The log of node i is ./quorate-data/ni/log.")]
+pub(super) struct Dev {
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: u16,
+    /// Where their data, logs and secret live
+    #[arg(long, default_value = "./quorate-data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// HTTP address of the first node; the next ones take the ports after it
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    pub http: String,
+    /// Cluster port (TCP and UDP) of the first node; the next ones take the ports after it
+    #[arg(long, default_value_t = 7101, value_name = "PORT")]
+    pub cluster_port: u16,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Every flag is also a key of the configuration file and an environment variable; a flag beats the
+environment, which beats the file, which beats the default:
+  --listen 10.0.0.1:7101  =  QUORATE__NODE__LISTEN=10.0.0.1:7101  =  [node] listen = \"10.0.0.1:7101\"
+
+A cluster of one:
+  quorate node --name a --listen 127.0.0.1:7101 --seeds 127.0.0.1:7101 --data-dir ./a
+One of three (the same seeds and secret on each):
+  quorate node --name a --listen 10.0.0.1:7101 --http 10.0.0.1:8080 --data-dir /var/lib/quorate \\
+    --seeds 10.0.0.1:7101,10.0.0.2:7101,10.0.0.3:7101 --secret-file /etc/quorate/secret
+
+SIGTERM or Ctrl-C drains: leadership moves away, requests in flight finish, exit 0. A second one
+stops at once.")]
+pub(super) struct Node {
+    #[command(flatten)]
+    pub settings: NodeSettings,
+    /// Drain when stdin is closed: how `quorate dev` makes sure that no node outlives it
+    #[arg(long, hide = true)]
+    pub drain_on_stdin_eof: bool,
+}
+
+/// The flags that stand for keys of the configuration.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct NodeSettings {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Name, unique in the cluster, kept across restarts
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Address for the other nodes: TCP for links and UDP for gossip on one port
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// Address of the HTTP interface
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http: Option<String>,
+    /// Where other nodes reach --listen, if not there (containers, NAT)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Rack or availability zone; replicas are spread over zones
+    #[arg(long)]
+    pub zone: Option<String>,
+    /// Directory for everything that must not be lost; one per node
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Cluster addresses to ask when the node is new, the same list on every node
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub seeds: Option<String>,
+    /// File with the cluster's secret (make one: openssl rand -hex 32)
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<String>,
+    /// Any other key, as in --set replication.heartbeat=200ms; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", action = ArgAction::Append, value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+}
+
+impl NodeSettings {
+    pub fn overrides(&self) -> Vec<Override> {
+        let named = [
+            ("node.name", &self.name, "--name"),
+            ("node.listen", &self.listen, "--listen"),
+            ("node.http", &self.http, "--http"),
+            ("node.advertise", &self.advertise, "--advertise"),
+            ("node.zone", &self.zone, "--zone"),
+            ("node.data_dir", &self.data_dir, "--data-dir"),
+            ("node.seeds", &self.seeds, "--seeds"),
+            ("cluster.secret_file", &self.secret_file, "--secret-file"),
+        ];
+        let named = named.into_iter().filter_map(|(key, value, flag)| Some(Override::new(key, value.clone()?, flag)));
+        let set = self.set.iter().map(|(key, value)| Override::new(key, value, "--set"));
+        named.chain(set).collect()
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("write SECTION.KEY=VALUE, as in replication.heartbeat=200ms".into()),
+    }
+}
+
+/// How to reach a running node.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Target {
+    /// A node's HTTP address; any node will do
+    #[arg(long, env = "QUORATE_URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// Bearer token, where the nodes ask for one
+    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// How long to wait for an answer
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+  --url http://127.0.0.1:8081      ask another node
+  export QUORATE_URL=http://…      ask it from now on
+  --json | jq                      for scripts")]
+pub(super) struct Operator {
+    #[command(flatten)]
+    pub target: Target,
+    /// Print the node's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+  quorate entity order ord_01hx…   an order, from the shard that owns it
+  quorate entity stock widget      a stock item
+  quorate entity order ord_01hx… --local   this node's replica: may lag, works without a quorum")]
+pub(super) struct Entity {
+    /// Its type, as in `order`
+    #[arg(value_name = "TYPE")]
+    pub entity_type: String,
+    /// Its id
+    pub id: String,
+    /// Read the asked node's own replica
+    #[arg(long)]
+    pub local: bool,
+    #[command(flatten)]
+    pub operator: Operator,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Config {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check a file: every problem on a line, exit code 2 if there is one
+    #[command(after_help = "  quorate config check cluster-config/node-1.toml")]
+    Check {
+        file: PathBuf,
+        /// Print the problems as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show every key with its value and where that came from; secrets are redacted
+    #[command(after_help = "\
+  quorate config show                                    every key and its default
+  quorate config show --config node.toml --name b        what `quorate node` would run with
+  QUORATE__CLUSTER__SHARDS=32 quorate config show        the environment counts, too")]
+    Show {
+        #[command(flatten)]
+        settings: Box<NodeSettings>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What load to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Workload {
+    /// Orders carried through to confirmed: reserve, authorize, commit, capture
+    Checkout,
+    /// Orders accepted: durable on a quorum, not waited for further
+    Place,
+    /// Checkout of a single SKU, which all orders fight over
+    HotSku,
+    /// Linearizable reads of existing orders
+    Read,
+}
+
+impl Workload {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Checkout => "checkout",
+            Self::Place => "place",
+            Self::HotSku => "hot-sku",
+            Self::Read => "read",
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A closed loop: each of --concurrency connections sends its next request when the last is answered,
+spread over all nodes. Stock is prepared first. Client and nodes share this machine's cores if they
+run on it, so compare ratios from one machine, not absolute numbers from two.
+  quorate bench                              carry orders to confirmed for 10 s
+  quorate bench --workload place --concurrency 256 --duration 30s
+  quorate bench --json result.json           keep the figures, with the load they came from")]
+pub(super) struct Bench {
+    #[arg(long, value_enum, default_value = "checkout")]
+    pub workload: Workload,
+    /// Connections, each with one request in flight
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub concurrency: u32,
+    /// How long to measure
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub duration: Duration,
+    /// How long to run before measuring
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub warmup: Duration,
+    /// How many SKUs the orders are spread over
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub skus: u32,
+    /// Write the result to this file as JSON (`-`: to stdout, instead of the table)
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Nodes, separated by commas or repeated. One: all the nodes it knows of
+    #[arg(long = "url", env = "QUORATE_URL", value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
+    pub urls: Vec<String>,
+    /// Bearer token, where the nodes ask for one
+    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    // humantime_serde brings humantime; through serde it needs no direct dependency.
+    let value = serde_json::Value::String(text.to_owned());
+    humantime_serde::deserialize(value).map_err(|_| "write a number with a unit, as in 500ms, 10s or 2m".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_overrides_that_name_them() {
+        let args =
+            Args::try_parse_from(["quorate", "node", "--name", "a", "--set", "cluster.shards=4"]).expect("valid");
+        let Command::Node(node) = args.command else { panic!("not a node") };
+        let expected = [Override::new("node.name", "a", "--name"), Override::new("cluster.shards", "4", "--set")];
+        assert_eq!(node.settings.overrides(), expected);
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert!(duration("10").is_err());
+    }
+}

@@ -1,0 +1,238 @@
+//! Commands that ask a running node.
+
+use super::{
+    Failure,
+    args::{Entity, Operator, Target},
+    http::{self, Client, Response},
+    output,
+    table::Table,
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// `quorate status`
+pub(super) async fn status(args: &Operator) -> Result<(), Failure> {
+    let answer = ask(&args.target, "/admin/v1/status").await?;
+    if args.json {
+        return output::answer(&answer.to_string());
+    }
+    output::answer(&render_status(&answer))
+}
+
+/// `quorate members`
+pub(super) async fn members(args: &Operator) -> Result<(), Failure> {
+    let answer = ask(&args.target, "/admin/v1/members").await?;
+    if args.json {
+        return output::answer(&answer.to_string());
+    }
+    output::answer(&render_members(&answer))
+}
+
+/// `quorate shards`
+pub(super) async fn shards(args: &Operator) -> Result<(), Failure> {
+    let client = client(&args.target)?;
+    let answer = get(&client, "/admin/v1/shards").await?;
+    if args.json {
+        return output::answer(&answer.to_string());
+    }
+    let members = get(&client, "/admin/v1/members").await?;
+    output::answer(&render_shards(&answer, &names(&members)))
+}
+
+/// `quorate entity TYPE ID`
+pub(super) async fn entity(args: &Entity) -> Result<(), Failure> {
+    let consistency = if args.local { "?consistency=local" } else { "" };
+    let path =
+        format!("/admin/v1/entities/{}/{}{consistency}", http::segment(&args.entity_type), http::segment(&args.id));
+    let answer = ask(&args.operator.target, &path).await?;
+    if args.operator.json {
+        return output::answer(&answer.to_string());
+    }
+    output::answer(&format!("{answer:#}"))
+}
+
+fn client(target: &Target) -> Result<Client, Failure> {
+    let client = Client::new(&target.url).map_err(|error| failure(&error))?;
+    Ok(client.with_token(target.token.as_deref()).with_timeout(target.timeout))
+}
+
+async fn ask(target: &Target, path: &str) -> Result<Value, Failure> {
+    get(&client(target)?, path).await
+}
+
+async fn get(client: &Client, path: &str) -> Result<Value, Failure> {
+    let response = client.get(path).await.map_err(|error| failure(&error))?;
+    accept(&client.url(), path, &response)
+}
+
+/// The failure that a client's error is.
+pub(super) fn failure(error: &http::Error) -> Failure {
+    match error {
+        http::Error::BadUrl { .. } | http::Error::BadRequest(_) => Failure::usage(error.to_string()),
+        http::Error::Unreachable { .. } => Failure::unavailable(format!(
+            "{error}; is a node running there? Start one with `quorate dev`, or name one with --url"
+        )),
+        http::Error::TimedOut { .. } => {
+            Failure::unavailable(format!("{error}; ask another node with --url, or wait longer with --timeout"))
+        }
+        http::Error::Broken { .. } => Failure::unavailable(format!("{error}; ask again, or another node with --url")),
+    }
+}
+
+/// The JSON of a good answer, or what the node complained about.
+fn accept(url: &str, path: &str, response: &Response) -> Result<Value, Failure> {
+    let body = response.json();
+    if response.is_success() && !body.is_null() {
+        return Ok(body);
+    }
+    let code = body["code"].as_str();
+    let detail = body["detail"].as_str().or(body["title"].as_str());
+    let Some(code) = code else {
+        return Err(Failure::operation(format!(
+            "{url}{path} answered {} and no JSON that quorate would send; is that a Quorate node of this version?",
+            response.status
+        )));
+    };
+    let text = format!("{code}: {}", detail.unwrap_or("no detail given"));
+    Err(match response.status {
+        401 | 403 => Failure::usage(format!("{text}; give a token that may do this with --token or QUORATE_TOKEN")),
+        503 | 504 => Failure::unavailable(text),
+        _ => Failure::operation(text),
+    })
+}
+
+/// The list in an answer, bare or under `data`.
+pub(super) fn list(answer: &Value) -> &[Value] {
+    answer.as_array().or_else(|| answer["data"].as_array()).map_or(&[], Vec::as_slice)
+}
+
+fn names(members: &Value) -> BTreeMap<u64, String> {
+    list(members)
+        .iter()
+        .filter_map(|member| Some((member["node"].as_u64()?, member["name"].as_str()?.to_owned())))
+        .collect()
+}
+
+fn render_status(status: &Value) -> String {
+    let unowned: Vec<String> = status["shards_without_owner"].as_array().into_iter().flatten().map(text).collect();
+    let shards = if unowned.is_empty() {
+        "all have an owner".into()
+    } else {
+        format!("WITHOUT AN OWNER: {}", unowned.join(", "))
+    };
+    let uptime = std::time::Duration::from_secs(status["uptime_ms"].as_u64().unwrap_or(0) / 1000);
+    let rows = [
+        ("node", format!("{} ({})", text(&status["name"]), text(&status["node"]))),
+        ("cluster", text(&status["cluster_id"].as_str().map_or_else(|| status["cluster"].clone(), Value::from))),
+        ("phase", text(&status["phase"])),
+        ("version", text(&status["version"])),
+        ("uptime", format!("{uptime:?}")),
+        ("shards owned", text(&status["shards_owned"])),
+        ("shards", shards),
+    ];
+    rows.iter().map(|(label, value)| format!("{label:<14}{value}\n")).collect()
+}
+
+fn render_members(members: &Value) -> String {
+    let mut table = Table::new(&["NODE", "NAME", "CLUSTER ADDRESS", "HTTP", "ZONE", "GOSSIP", "LINK"]);
+    for member in list(members) {
+        let own = member["is_self"].as_bool() == Some(true);
+        let link = match (own, member["linked"].as_bool()) {
+            (true, _) => "self",
+            (_, Some(true)) => "up",
+            _ => "DOWN",
+        };
+        let columns = ["node", "name", "address", "http", "zone", "gossip"];
+        let mut cells: Vec<String> = columns.iter().map(|column| text(&member[*column])).collect();
+        cells.push(link.into());
+        table.row(cells);
+    }
+    table.render()
+}
+
+fn render_shards(shards: &Value, names: &BTreeMap<u64, String>) -> String {
+    let name = |node: &Value| node.as_u64().and_then(|node| names.get(&node).cloned()).unwrap_or_else(|| text(node));
+    let mut table =
+        Table::new(&["SHARD", "OWNER", "REPLICAS", "TERM", "APPLIED HERE", "LOG HERE", "OUTBOX", "ACTIVE HERE"]);
+    for shard in list(shards) {
+        let owner = if shard["owner"].is_null() { "NONE".into() } else { name(&shard["owner"]) };
+        let replicas: Vec<String> = shard["replicas"].as_array().into_iter().flatten().map(name).collect();
+        let mut cells = vec![text(&shard["shard"]), owner, replicas.join(",")];
+        cells.extend(
+            ["term", "applied_index", "last_log_index", "outbox", "active_entities"]
+                .iter()
+                .map(|column| text(&shard[*column])),
+        );
+        table.row(cells);
+    }
+    table.render()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        catalog::NodeId,
+        cluster::{MemberStatus, ShardStatus},
+        entity::ShardId,
+    };
+    use hyper::HeaderMap;
+
+    fn member(node: u64, linked: bool) -> MemberStatus {
+        MemberStatus {
+            node: NodeId(node),
+            name: format!("n{node}"),
+            address: format!("127.0.0.1:710{node}"),
+            http: format!("127.0.0.1:808{node}"),
+            zone: None,
+            gossip: "alive".into(),
+            linked,
+            is_self: node == 1,
+        }
+    }
+
+    #[test]
+    fn members_are_a_table() {
+        let members = serde_json::json!({ "data": [member(1, true), member(2, false)] });
+        let shown = render_members(&members);
+        assert!(shown.contains("n1") && shown.contains("self"), "{shown}");
+        assert!(shown.lines().nth(2).expect("two members").ends_with("DOWN"), "{shown}");
+    }
+
+    #[test]
+    fn shards_name_their_nodes_and_an_owner_that_is_missing() {
+        let shard = ShardStatus {
+            shard: ShardId(4),
+            replicas: vec![NodeId(1), NodeId(2)],
+            owner: None,
+            term: 3,
+            applied_index: None,
+            last_log_index: Some(9),
+            outbox: 0,
+            active_entities: 2,
+        };
+        let names = names(&serde_json::json!([member(1, true), member(2, true)]));
+        let shown = render_shards(&serde_json::json!([shard]), &names);
+        let row: Vec<&str> = shown.lines().nth(1).expect("one shard").split_whitespace().collect();
+        assert_eq!(row, ["4", "NONE", "n1,n2", "3", "-", "9", "0", "2"]);
+    }
+
+    #[test]
+    fn a_problem_becomes_an_exit_code_and_its_text() {
+        let answer = |status, body: &str| Response { status, headers: HeaderMap::new(), body: body.to_owned().into() };
+        let problem = r#"{"code":"no-quorum","detail":"shard 3 has no owner"}"#;
+        let refused = accept("u", "/p", &answer(503, problem));
+        assert_eq!(refused, Err(Failure::Unavailable("no-quorum: shard 3 has no owner".into())));
+        assert!(matches!(accept("u", "/p", &answer(404, r#"{"code":"not-found"}"#)), Err(Failure::Operation(_))));
+        assert!(matches!(accept("u", "/p", &answer(401, r#"{"code":"unauthorized"}"#)), Err(Failure::Usage(_))));
+        assert!(matches!(accept("u", "/p", &answer(200, "<html>")), Err(Failure::Operation(_))));
+    }
+}

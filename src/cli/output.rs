@@ -1,0 +1,34 @@
+//! Writing to the terminal. A reader that went away (`quorate members | head -1`) is no error.
+
+use super::Failure;
+use std::io::{ErrorKind, Write};
+
+/// An answer, to stdout. A missing newline at the end is added.
+pub(super) fn answer(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    let newline = if text.ends_with('\n') { "" } else { "\n" };
+    match write!(stdout, "{text}{newline}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::operation(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A line about what is going on, to stderr. Where that is closed there is nobody to tell.
+pub(super) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// In release builds, a panic is one line. In debug builds the standard hook shows a backtrace.
+pub(super) fn install_panic_hook() {
+    if cfg!(debug_assertions) {
+        return;
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|at| format!(" at {at}")).unwrap_or_default();
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed").to_owned();
+        note(&format!("panic in thread {name}{place}: {}", panic.payload_as_str().unwrap_or("no message")));
+    }));
+}

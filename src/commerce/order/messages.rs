@@ -1,0 +1,179 @@
+//! What an order is told, what it remembers, what it answers.
+//!
+//! The order of variants and fields is the stored format: append, never reorder, and raise the
+//! entity's version when a shape changes (tests/fixtures/events/README.md).
+
+use super::{Details, NewOrder, State, Status};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    Place(Box<NewOrder>),
+    /// Before shipping: take everything back. On an order that needs attention: try again.
+    Cancel { reason: String },
+    /// From stock: every leg is held.
+    StockReserved,
+    /// From stock: the leg after the first `done` cannot be had.
+    StockRefused { done: u16, sku: String, refusal: Refusal },
+    /// From stock: every leg is committed.
+    StockCommitted,
+    /// From stock: the reservation of the leg after the first `done` had run out.
+    CommitRefused { done: u16 },
+    /// From stock: a reservation ran out.
+    ReservationExpired { sku: String },
+    /// From stock: what was held or committed has been given back.
+    StockUndone,
+    PaymentAuthorized,
+    PaymentDeclined { reason: String },
+    PaymentCaptured,
+    /// The authorization stands, but could not be captured.
+    CaptureDeclined { reason: String },
+    /// From payment: no money is kept.
+    PaymentReversed { outcome: Reversal },
+    /// From payment: it cannot say what became of the money, or cannot give it back.
+    PaymentUnresolved { reason: String },
+}
+
+/// Why a stock does not reserve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    UnknownSku,
+    InsufficientStock { available: u64 },
+    TooManyReservations,
+    /// The reservation would have run out before it began.
+    TooLate,
+}
+
+/// How a payment was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reversal {
+    Voided,
+    Refunded,
+    /// The card had been declined meanwhile.
+    Declined,
+    AuthorizationExpired,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When it was decided, in milliseconds since the epoch.
+    pub at_ms: u64,
+    pub fact: Fact,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    Placed(Arc<Details>),
+    StockReserved,
+    StockRefused { done: u16, ending: Ending },
+    PaymentAuthorized,
+    StockCommitted,
+    PaymentCaptured,
+    PaymentDeclined { reason: String },
+    CaptureDeclined { reason: String },
+    CommitRefused { done: u16 },
+    ReservationExpired { sku: String },
+    CompensationStarted { ending: Ending },
+    UndoStarted,
+    StockUndone,
+    ReversalStarted,
+    PaymentReversed { outcome: Reversal },
+    AttentionNeeded { reason: String },
+    CompensationResumed,
+    /// Everything is given back; the order is now what its ending says.
+    Ended,
+}
+
+/// How an order that goes no further will end, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Rejected, cancelled or expired.
+    pub status: Status,
+    pub reason: Reason,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Stable, for programs: `insufficient-stock`, `payment-declined`, `requested`, …
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To `Place` and `Cancel`: the order after it.
+    Order(Box<State>),
+    /// To what other entities send.
+    Ack,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejection {
+    #[error("there is no such order")]
+    NotFound,
+    #[error("an order with this id has been placed before")]
+    AlreadyExists,
+    #[error("an order that is {from} cannot become {to}; from here it can become: {}", names(allowed))]
+    IllegalTransition { from: Status, to: Status, allowed: Vec<Status> },
+    #[error("{detail}")]
+    Invalid { detail: String },
+}
+
+impl Rejection {
+    /// A stable code for clients.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not-found",
+            Self::AlreadyExists => "already-exists",
+            Self::IllegalTransition { .. } => "illegal-transition",
+            Self::Invalid { .. } => "invalid",
+        }
+    }
+
+    pub(super) fn illegal(from: Status, to: Status) -> Self {
+        Self::IllegalTransition { from, to, allowed: from.allowed().to_vec() }
+    }
+}
+
+impl Reason {
+    pub(super) fn new(code: &str, detail: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), detail: detail.into() }
+    }
+}
+
+impl Ending {
+    pub(super) fn cancelled(code: &str, detail: impl Into<String>) -> Self {
+        Self { status: Status::Cancelled, reason: Reason::new(code, detail) }
+    }
+
+    pub(super) fn expired(detail: impl Into<String>) -> Self {
+        Self { status: Status::Expired, reason: Reason::new("reservation-expired", detail) }
+    }
+
+    pub(super) fn refused(sku: &str, refusal: &Refusal) -> Self {
+        let (code, detail) = match refusal {
+            Refusal::TooLate => return Self::expired(format!("no time was left to reserve {sku}")),
+            Refusal::UnknownSku => ("unknown-sku", format!("there is no stock item {sku}")),
+            Refusal::InsufficientStock { available } => {
+                ("insufficient-stock", format!("only {available} of {sku} are available"))
+            }
+            Refusal::TooManyReservations => {
+                ("too-many-reservations", format!("too many reservations are open on {sku}; try again later"))
+            }
+        };
+        Self { status: Status::Rejected, reason: Reason::new(code, detail) }
+    }
+}
+
+fn names(statuses: &[Status]) -> String {
+    let names: Vec<_> = statuses.iter().map(|status| status.name()).collect();
+    if names.is_empty() { "nothing else".to_owned() } else { names.join(", ") }
+}

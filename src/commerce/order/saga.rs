@@ -1,0 +1,251 @@
+//! The process manager: what an order does about a command.
+//!
+//! Each handler checks that its track waits for the answer (late and repeated ones change
+//! nothing), records the fact, and asks for the next step. [`Saga::compensate`] is run after every
+//! command and pushes an unwinding order on as far as its tracks have settled.
+
+use super::{
+    Command, Details, Ending, Event, Fact, ID_BYTES_MAX, NewOrder, Order, PaymentTrack, Rejection, Reply,
+    Status, StockTrack, State, payment_id,
+};
+use crate::commerce::{
+    draft::Draft,
+    payment::{self, Payment},
+    stock::{self, Stock},
+};
+use crate::entity::{Context, Decision, Effect};
+use std::sync::Arc;
+
+pub(super) fn decide(state: &State, command: Command, context: &Context<'_>) -> Decision<Order> {
+    let mut saga = Saga { draft: Draft::new(state), context };
+    let full_reply = matches!(command, Command::Place(_) | Command::Cancel { .. });
+    if let Err(rejection) = saga.handle(command) {
+        return Decision::Reject(rejection);
+    }
+    saga.compensate();
+    if full_reply {
+        saga.draft.accept_with(|after| Reply::Order(Box::new(after.clone())))
+    } else {
+        saga.draft.accept(Reply::Ack)
+    }
+}
+
+struct Saga<'a> {
+    draft: Draft<Order>,
+    context: &'a Context<'a>,
+}
+
+impl Saga<'_> {
+    fn handle(&mut self, command: Command) -> Result<(), Rejection> {
+        if let Command::Place(order) = command {
+            return self.place(*order);
+        }
+        if self.draft.state.details.is_none() {
+            return Err(Rejection::NotFound);
+        }
+        match command {
+            Command::Place(_) => {}
+            Command::Cancel { reason } => return self.cancel(reason),
+            Command::StockReserved => self.stock_reserved(),
+            Command::StockRefused { done, sku, refusal } => {
+                let ending = Ending::refused(&sku, &refusal);
+                self.stock_settles(StockTrack::Reserving, Fact::StockRefused { done, ending });
+            }
+            Command::StockCommitted => self.stock_committed(),
+            Command::CommitRefused { done } => self.commit_refused(done),
+            Command::ReservationExpired { sku } => self.reservation_expired(sku),
+            Command::StockUndone => {
+                self.stock_settles(StockTrack::Undoing, Fact::StockUndone);
+            }
+            Command::PaymentAuthorized => self.payment_authorized(),
+            Command::PaymentDeclined { reason } => self.payment_declined(reason),
+            Command::PaymentCaptured => {
+                if self.draft.state.payment == PaymentTrack::Capturing {
+                    self.emit(Fact::PaymentCaptured);
+                }
+            }
+            Command::CaptureDeclined { reason } => self.capture_declined(reason),
+            Command::PaymentReversed { outcome } => self.payment_reversed(Fact::PaymentReversed { outcome }),
+            Command::PaymentUnresolved { reason } => self.payment_unresolved(reason),
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, order: NewOrder) -> Result<(), Rejection> {
+        if self.draft.state.details.is_some() {
+            return Err(Rejection::AlreadyExists);
+        }
+        if self.context.id.len() > ID_BYTES_MAX {
+            return Err(Rejection::Invalid { detail: format!("an order id has at most {ID_BYTES_MAX} bytes") });
+        }
+        let now_ms = self.context.now_ms;
+        let details = order.into_details(now_ms).map_err(|detail| Rejection::Invalid { detail })?;
+        let expires_at_ms = details.reserved_until_ms;
+        self.emit(Fact::Placed(Arc::new(details)));
+        if let Some((sku, route)) = self.draft.state.route(self.context.id) {
+            self.tell_stock(sku, &stock::Command::Reserve { route, expires_at_ms });
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, reason: String) -> Result<(), Rejection> {
+        let status = self.draft.state.status;
+        if !status.may_become(Status::Compensating) {
+            return Err(Rejection::illegal(status, Status::Compensating));
+        }
+        if status == Status::NeedsAttention {
+            self.emit(Fact::CompensationResumed);
+        } else {
+            self.emit(Fact::CompensationStarted { ending: Ending::cancelled("requested", reason) });
+        }
+        Ok(())
+    }
+
+    fn stock_reserved(&mut self) {
+        if !self.stock_settles(StockTrack::Reserving, Fact::StockReserved) {
+            return;
+        }
+        if let (Status::Reserved, Some(details)) = (self.draft.state.status, self.details()) {
+            let request = payment::Authorize {
+                order_id: self.context.id.to_owned(),
+                amount: details.total,
+                payment_method: details.payment_method.clone(),
+            };
+            self.tell_payment(&payment::Command::Authorize(request));
+        }
+    }
+
+    fn payment_authorized(&mut self) {
+        if self.draft.state.payment != PaymentTrack::Authorizing {
+            return;
+        }
+        self.emit(Fact::PaymentAuthorized);
+        if let Some((sku, route)) = self.draft.state.route(self.context.id) {
+            self.tell_stock(sku, &stock::Command::Commit(route));
+        }
+    }
+
+    fn stock_committed(&mut self) {
+        let settled = self.stock_settles(StockTrack::Committing, Fact::StockCommitted);
+        if settled && self.draft.state.status == Status::Authorized {
+            self.tell_payment(&payment::Command::Capture { order_id: self.context.id.to_owned() });
+        }
+    }
+
+    fn commit_refused(&mut self, done: u16) {
+        if self.stock_settles(StockTrack::Committing, Fact::CommitRefused { done }) {
+            self.give_up(Ending::expired("a reservation ran out before it was committed"));
+        }
+    }
+
+    fn reservation_expired(&mut self, sku: String) {
+        // While a chain is under way its own answer will tell, and say how far it came.
+        if self.draft.state.stock == StockTrack::Held {
+            let ending = Ending::expired(format!("the reservation of {sku} ran out"));
+            self.emit(Fact::ReservationExpired { sku });
+            self.give_up(ending);
+        }
+    }
+
+    fn payment_declined(&mut self, reason: String) {
+        if self.draft.state.payment == PaymentTrack::Authorizing {
+            self.emit(Fact::PaymentDeclined { reason: reason.clone() });
+            self.give_up(Ending::cancelled("payment-declined", reason));
+        }
+    }
+
+    fn capture_declined(&mut self, reason: String) {
+        if self.draft.state.payment == PaymentTrack::Capturing {
+            self.emit(Fact::CaptureDeclined { reason: reason.clone() });
+            self.give_up(Ending::cancelled("capture-declined", reason));
+        }
+    }
+
+    fn payment_reversed(&mut self, reversed: Fact) {
+        match self.draft.state.payment {
+            PaymentTrack::Reversing => self.emit(reversed),
+            // What could not be resolved has resolved itself after all.
+            PaymentTrack::Unknown => {
+                self.emit(Fact::CompensationResumed);
+                self.emit(reversed);
+            }
+            _ => {}
+        }
+    }
+
+    fn payment_unresolved(&mut self, reason: String) {
+        match self.draft.state.payment {
+            PaymentTrack::Authorizing | PaymentTrack::Capturing => {
+                self.give_up(Ending::cancelled("payment-unresolved", reason));
+            }
+            PaymentTrack::Reversing => self.emit(Fact::AttentionNeeded { reason }),
+            _ => {}
+        }
+    }
+
+    /// Records that a stock chain has ended, if the order waits for one in this track.
+    fn stock_settles(&mut self, waiting: StockTrack, fact: Fact) -> bool {
+        let waits = self.draft.state.stock == waiting;
+        if waits {
+            self.emit(fact);
+        }
+        waits
+    }
+
+    /// Begins to compensate, unless that is under way.
+    fn give_up(&mut self, ending: Ending) {
+        if self.draft.state.status.may_become(Status::Compensating)
+            && self.draft.state.status != Status::NeedsAttention
+        {
+            self.emit(Fact::CompensationStarted { ending });
+        }
+    }
+
+    /// Pushes an order that goes no further towards its end.
+    fn compensate(&mut self) {
+        if self.draft.state.ending.is_none() {
+            return;
+        }
+        if matches!(self.draft.state.stock, StockTrack::Held | StockTrack::Committed) {
+            self.give_stock_back();
+        }
+        let status = self.draft.state.status;
+        if !matches!(status, Status::Pending | Status::Backordered | Status::Compensating) {
+            return;
+        }
+        let payment = self.draft.state.payment;
+        if !payment.is_clear() && payment != PaymentTrack::Reversing {
+            self.emit(Fact::ReversalStarted);
+            self.tell_payment(&payment::Command::Reverse { order_id: self.context.id.to_owned() });
+        }
+        if self.draft.state.stock == StockTrack::Clear && self.draft.state.payment.is_clear() {
+            self.emit(Fact::Ended);
+        }
+    }
+
+    fn give_stock_back(&mut self) {
+        match self.draft.state.undo(self.context.id) {
+            Some((sku, undo)) => {
+                self.emit(Fact::UndoStarted);
+                self.tell_stock(sku, &stock::Command::Undo(undo));
+            }
+            None => self.emit(Fact::StockUndone),
+        }
+    }
+
+    fn details(&self) -> Option<Arc<Details>> {
+        self.draft.state.details.clone()
+    }
+
+    fn emit(&mut self, fact: Fact) {
+        self.draft.emit(Event { at_ms: self.context.now_ms, fact });
+    }
+
+    fn tell_stock(&mut self, sku: String, command: &stock::Command) {
+        self.draft.effect(Effect::tell::<Stock>(sku, command));
+    }
+
+    fn tell_payment(&mut self, command: &payment::Command) {
+        self.draft.effect(Effect::tell::<Payment>(payment_id(self.context.id), command));
+    }
+}

@@ -1,0 +1,107 @@
+//! What this node knows about itself and its cluster, for operators.
+
+use super::{
+    Api,
+    extract::{Params, entity_id},
+    openapi::{self, ProblemResponse},
+    problem::Problem,
+    reply::consistency,
+};
+use crate::cluster::{EntityStatus, NodeStatus};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::Uri,
+    routing::get,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+pub fn routes() -> Router<Api> {
+    Router::new()
+        .route("/admin/v1/status", get(status))
+        .route("/admin/v1/members", get(members))
+        .route("/admin/v1/shards", get(shards))
+        .route("/admin/v1/entities/{type}/{id}", get(entity))
+        .route("/admin/v1/config", get(config))
+}
+
+/// This node's summary.
+#[utoipa::path(
+    get, path = "/admin/v1/status", tag = "administration",
+    responses((status = 200, description = "This node", body = openapi::NodeStatus))
+)]
+pub async fn status(State(api): State<Api>, uri: Uri) -> Result<Json<NodeStatus>, Problem> {
+    Params::none(&uri)?;
+    Ok(Json(api.cluster.status()))
+}
+
+/// Every node of the cluster, as this one sees it.
+#[utoipa::path(
+    get, path = "/admin/v1/members", tag = "administration",
+    responses((status = 200, description = "The members", body = openapi::List<openapi::Member>))
+)]
+pub async fn members(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Problem> {
+    list(&uri, api.cluster.members())
+}
+
+/// Every shard, as this node sees it.
+#[utoipa::path(
+    get, path = "/admin/v1/shards", tag = "administration",
+    responses((status = 200, description = "The shards", body = openapi::List<openapi::Shard>))
+)]
+pub async fn shards(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Problem> {
+    list(&uri, api.cluster.shards())
+}
+
+fn list<T: Serialize>(uri: &Uri, data: Vec<T>) -> Result<Json<Value>, Problem> {
+    Params::none(uri)?;
+    Ok(Json(json!({"data": data, "has_more": false})))
+}
+
+#[derive(Serialize)]
+pub struct Inspected {
+    #[serde(flatten)]
+    status: EntityStatus,
+    state: Value,
+}
+
+/// Any entity, of any registered type, with its state as JSON.
+#[utoipa::path(
+    get, path = "/admin/v1/entities/{type}/{id}", tag = "administration",
+    params(
+        ("type" = String, Path, description = "Entity type", example = "order"),
+        ("id" = String, Path, description = "Entity id"),
+        openapi::ConsistencyParam,
+    ),
+    responses(
+        (status = 200, description = "The entity", body = openapi::Entity),
+        (status = 404, response = ProblemResponse),
+        (status = 503, response = ProblemResponse),
+    )
+)]
+pub async fn entity(
+    State(api): State<Api>,
+    Path((entity_type, id)): Path<(String, String)>,
+    uri: Uri,
+) -> Result<Json<Inspected>, Problem> {
+    let mut params = Params::of(&uri)?;
+    let consistency = consistency(&mut params)?;
+    params.finish()?;
+    let id = entity_id(&entity_type, id)?;
+    let (status, state) = api.cluster.inspect(&entity_type, &id, consistency).await?;
+    if status.version == 0 {
+        return Err(Problem::not_found(&entity_type, &id));
+    }
+    Ok(Json(Inspected { status, state }))
+}
+
+/// The configuration in effect on this node. Secrets are never shown.
+#[utoipa::path(
+    get, path = "/admin/v1/config", tag = "administration",
+    responses((status = 200, description = "The configuration", body = Object))
+)]
+pub async fn config(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Problem> {
+    Params::none(&uri)?;
+    Ok(Json(json!({"http": *api.options})))
+}

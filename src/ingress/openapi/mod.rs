@@ -1,0 +1,231 @@
+//! The API's description (`/openapi.json`) and the page that lets people try it (`/docs`).
+//!
+//! Both work offline: the page's scripts are part of this binary. The schemas in [`schemas`] are
+//! written beside the types they describe, because the entities know nothing of HTTP; tests hold
+//! the two together.
+
+mod schemas;
+
+pub use schemas::*;
+
+use super::{Api, admin, extract::Params, fallback, ops, problem::Problem, shop};
+use axum::{
+    Router,
+    extract::Path,
+    http::{Uri, header},
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use std::sync::{Arc, LazyLock};
+use utoipa::OpenApi;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Quorate",
+        description = "Orders, payments and stock on a replicated cluster. Every node answers every request. \
+            An acknowledged write is durable on a quorum. Errors are RFC 9457 problems; their codes are in docs/errors.md.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    tags(
+        (name = "orders", description = "Placed once, carried to an end by the cluster"),
+        (name = "payments", description = "One charge each"),
+        (name = "inventory", description = "What there is of each SKU"),
+        (name = "operations", description = "Probes and metrics"),
+        (name = "administration", description = "What a node knows about its cluster"),
+        (name = "documentation", description = "This description, and problem codes"),
+    ),
+    paths(
+        shop::orders::place, shop::orders::read, shop::orders::cancel, shop::orders::events,
+        shop::payments::read,
+        shop::inventory::put, shop::inventory::read, shop::inventory::adjust,
+        ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
+        admin::status, admin::members, admin::shards, admin::entity, admin::config,
+        fallback::explain, openapi_json,
+    ),
+    components(responses(ProblemResponse), schemas(FieldError)),
+)]
+struct Description;
+
+pub fn routes() -> Router<Api> {
+    Router::new()
+        .route("/openapi.json", get(openapi_json))
+        .route("/docs", get(|| async { Redirect::permanent("docs/") }))
+        .route("/docs/", get(|| page(Path(String::new()))))
+        .route("/docs/{*file}", get(page))
+}
+
+/// The description as JSON; made once.
+pub fn document() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| Description::openapi().to_json().unwrap_or_default());
+    &DOCUMENT
+}
+
+/// This description.
+#[utoipa::path(
+    get, path = "/openapi.json", tag = "documentation",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object))
+)]
+pub async fn openapi_json(uri: Uri) -> Result<Response, Problem> {
+    Params::none(&uri)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], document()).into_response())
+}
+
+/// A file of the interactive page.
+async fn page(Path(file): Path<String>) -> Result<Response, Problem> {
+    static CONFIG: LazyLock<Arc<utoipa_swagger_ui::Config<'static>>> = LazyLock::new(|| {
+        // Relative, so that it works wherever the router is mounted; and no validator, which is a
+        // service on the internet.
+        let config = utoipa_swagger_ui::Config::new(["../openapi.json"]);
+        Arc::new(config.validator_url("none").try_it_out_enabled(true).display_request_duration(true))
+    });
+    match utoipa_swagger_ui::serve(&file, CONFIG.clone()) {
+        Ok(Some(found)) => Ok(([(header::CONTENT_TYPE, found.content_type)], found.bytes).into_response()),
+        _ => Err(Problem::not_found("file", &file)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn described() -> Value {
+        serde_json::from_str(document()).expect("well-formed JSON")
+    }
+
+    fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
+        document["paths"].as_object().expect("paths").iter().flat_map(|(path, methods)| {
+            let methods = methods.as_object().expect("methods").iter();
+            methods.map(move |(method, operation)| (format!("{method} {path}"), operation))
+        })
+    }
+
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                found.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                members.values().for_each(|member| references(member, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = described();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for reference in found {
+            let pointer = reference.strip_prefix('#').expect("a local reference");
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn operation_ids_are_unique_and_operations_are_tagged_and_explained() {
+        let document = described();
+        let mut ids = std::collections::BTreeSet::new();
+        for (name, operation) in operations(&document) {
+            let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{name}: no id"));
+            assert!(ids.insert(id.to_owned()), "{name}: {id} is taken");
+            assert!(operation["tags"][0].is_string(), "{name}: no tag");
+            assert!(operation["summary"].is_string(), "{name}: no summary");
+        }
+    }
+
+    #[test]
+    fn every_route_of_the_shop_describes_its_problems_and_its_body_has_an_example() {
+        let document = described();
+        for (name, operation) in operations(&document).filter(|(name, _)| name.contains(" /v1/")) {
+            let responses = operation["responses"].as_object().expect("responses");
+            for status in ["400", "404", "429", "503"] {
+                let expected = status != "404" || name.contains('{');
+                assert_eq!(responses.contains_key(status), expected, "{name}: {status}");
+            }
+            if let Some(body) = operation["requestBody"]["content"]["application/json"].as_object() {
+                let named = body["schema"]["$ref"].as_str().unwrap_or_default().trim_start_matches('#').to_owned();
+                let schema = document.pointer(&named).unwrap_or(&Value::Null);
+                let examples = schema.get("example").or_else(|| schema.get("examples"));
+                assert!(body.contains_key("example") || examples.is_some(), "{name}: no example");
+                assert!(responses.contains_key("422") && responses.contains_key("504"), "{name}");
+            }
+        }
+    }
+
+    /// Compares a schema with what is really sent: every member is described, and every member
+    /// that the schema requires is there.
+    fn describes(schema: &str, sent: impl serde::Serialize) {
+        let document = described();
+        let schema = &document["components"]["schemas"][schema];
+        let properties = schema["properties"].as_object().expect("an object schema");
+        let sent = serde_json::to_value(sent).expect("JSON");
+        let sent = sent.as_object().expect("an object");
+        for member in sent.keys() {
+            assert!(properties.contains_key(member), "{member} is not described");
+        }
+        for required in schema["required"].as_array().expect("required members") {
+            assert!(sent.contains_key(required.as_str().expect("a name")), "{required} is not sent");
+        }
+    }
+
+    fn example<T: serde::de::DeserializeOwned>(schema: &str) -> T {
+        let example = described()["components"]["schemas"][schema]["example"].clone();
+        serde_json::from_value(example).expect("an example that the route takes")
+    }
+
+    #[test]
+    fn what_the_shop_shows_is_what_is_described() {
+        use crate::{
+            commerce::{Order, OrderView, PaymentView, PlaceOrder, StockView, order, payment, stock},
+            entity::{Context, Decision, Entity},
+        };
+        let placed = example::<PlaceOrder>("PlaceOrder").validate().expect("a valid example");
+        let context = Context { id: "ord_1", version: 0, now_ms: 1, random: 1 };
+        let decision = Order::decide(&order::State::default(), order::Command::Place(Box::new(placed)), &context);
+        let Decision::Accept { reply: order::Reply::Order(state), .. } = decision else { panic!("not placed") };
+        let view = OrderView::of("ord_1", &state, 1).expect("placed");
+        describes("OrderItem", &view.items[0]);
+        describes("Money", view.total);
+        describes("Order", view);
+
+        let levels = stock::Levels { listed: true, ..Default::default() };
+        describes("Stock", StockView::of_levels("mug", &levels, 1).expect("listed"));
+        let state = payment::State { order_id: Some("ord_1".into()), ..Default::default() };
+        describes("Payment", PaymentView::of("pay_1", &state, 1).expect("there"));
+    }
+
+    #[test]
+    fn examples_of_bodies_are_bodies_that_the_routes_take() {
+        use crate::commerce::{AdjustStock, PutStock};
+        assert!(example::<PutStock>("PutStock").validate().is_ok());
+        assert!(example::<AdjustStock>("AdjustStock").validate().is_ok());
+    }
+
+    #[test]
+    fn every_status_of_an_order_is_described() {
+        let described = described()["components"]["schemas"]["Order"]["properties"]["status"]["enum"].clone();
+        let known: Vec<_> = crate::commerce::order::Status::ALL.iter().map(|status| status.name()).collect();
+        assert_eq!(described, serde_json::json!(known));
+    }
+
+    #[test]
+    fn problems_are_described_with_their_media_type() {
+        let content = described()["components"]["responses"]["ProblemResponse"]["content"].clone();
+        assert!(content.get("application/problem+json").is_some(), "{content}");
+    }
+
+    #[tokio::test]
+    async fn the_page_and_its_scripts_come_from_this_binary() {
+        for file in ["", "swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"] {
+            assert!(page(Path(file.to_owned())).await.is_ok(), "{file}");
+        }
+        let initializer = page(Path("swagger-initializer.js".into())).await.expect("there");
+        let body = axum::body::to_bytes(initializer.into_body(), 1 << 20).await.expect("in memory");
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("../openapi.json") && !text.contains("https://"), "{text}");
+        assert!(page(Path("no-such-file".into())).await.is_err());
+    }
+}

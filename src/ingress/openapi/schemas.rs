@@ -1,0 +1,380 @@
+//! Schemas and parameters of the description. Nothing here is ever made or read: the real types
+//! are in `commerce` and `cluster`.
+#![allow(dead_code)]
+
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use utoipa::{IntoParams, ToResponse, ToSchema};
+
+/// An error answer (RFC 9457). `code` is stable; docs/errors.md says what to do about each.
+#[derive(Serialize, ToSchema, ToResponse)]
+#[response(
+    description = "A problem; `code` says which",
+    content_type = "application/problem+json",
+    example = json!({
+        "type": "/problems/validation-failed", "title": "The request is well-formed but not acceptable", "status": 422,
+        "detail": "items[0].quantity: must be from 1 to 1000000, is 0", "code": "validation-failed",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "errors": [{"field": "items[0].quantity", "detail": "must be from 1 to 1000000, is 0"}]
+    })
+)]
+pub struct ProblemResponse {
+    /// Path of a short explanation.
+    #[schema(example = "/problems/no-quorum")]
+    r#type: String,
+    title: String,
+    status: u16,
+    detail: String,
+    #[schema(example = "no-quorum")]
+    code: String,
+    /// Finds the request in the nodes' logs.
+    #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    trace_id: String,
+    /// The fields, parameters or headers that are wrong.
+    errors: Option<Vec<FieldError>>,
+    /// With `illegal-transition`: where the resource is.
+    state: Option<String>,
+    /// With `illegal-transition`: where it can go from there.
+    allowed: Option<Vec<String>>,
+    /// With `version-mismatch`: the version it is at.
+    version: Option<u64>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct FieldError {
+    #[schema(example = "items[0].quantity")]
+    field: String,
+    detail: String,
+}
+
+/// What a problem code means.
+#[derive(Serialize, ToSchema)]
+pub struct Explanation {
+    code: String,
+    r#type: String,
+    status: u16,
+    title: String,
+    fix: String,
+    documentation: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ConsistencyParam {
+    /// `linearizable` sees every write acknowledged before; `local` is this node's replica, which
+    /// may be stale, and works without a quorum.
+    #[param(inline)]
+    consistency: Option<ConsistencyWord>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConsistencyWord {
+    Linearizable,
+    Local,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct WriteHeaders {
+    /// 1 to 255 visible ASCII characters: makes the change once, however often it is sent.
+    #[param(rename = "Idempotency-Key", example = "6f1f2f0e-5d4e-4b8f-9a54-0f5f6f1d2c3b")]
+    idempotency_key: Option<String>,
+    /// The `ETag` that the resource must have.
+    #[param(rename = "If-Match", example = "\"3\"")]
+    if_match: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct PlaceHeaders {
+    /// 1 to 255 visible ASCII characters: places the order once, however often it is sent.
+    #[param(rename = "Idempotency-Key", example = "6f1f2f0e-5d4e-4b8f-9a54-0f5f6f1d2c3b")]
+    idempotency_key: String,
+    /// Wait up to so many seconds (at most 30) for a final state.
+    #[param(rename = "Prefer", example = "wait=5")]
+    prefer: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageParams {
+    /// At most so many.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<u32>,
+    /// The id of the last one seen.
+    starting_after: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Serialize, ToSchema)]
+pub struct List<T> {
+    data: Vec<T>,
+    has_more: bool,
+}
+
+/// Integer minor units of an ISO 4217 currency.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"amount": 1999, "currency": "USD"}))]
+pub struct Money {
+    #[schema(minimum = 0, maximum = 999_999_999_999_999_u64)]
+    amount: u64,
+    #[schema(example = "USD")]
+    currency: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "customer_id": "cus_1", "currency": "USD", "payment_method": "pm_card_ok",
+    "items": [{"sku": "mug-blue", "quantity": 2, "unit_price": 1999}]
+}))]
+pub struct PlaceOrder {
+    #[schema(min_length = 1, max_length = 128)]
+    customer_id: String,
+    #[schema(min_items = 1, max_items = 100)]
+    items: Vec<OrderItem>,
+    /// ISO 4217.
+    #[schema(example = "USD", pattern = "^[A-Z]{3}$")]
+    currency: String,
+    /// The sandbox gateway knows `pm_card_ok`, `pm_card_declined`, `pm_card_timeout`,
+    /// `pm_card_slow`, `pm_card_flaky`.
+    #[schema(min_length = 1, max_length = 128)]
+    payment_method: String,
+    #[schema(default = false)]
+    backorder: Option<bool>,
+    /// At most 20 members.
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct OrderItem {
+    #[schema(min_length = 1, max_length = 64, example = "mug-blue")]
+    sku: String,
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    quantity: u32,
+    /// Minor units of the order's currency.
+    #[schema(minimum = 0, maximum = 999_999_999_999_999_u64, example = 1999)]
+    unit_price: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct CancelOrder {
+    #[schema(min_length = 1, max_length = 500)]
+    reason: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Order {
+    #[schema(example = "ord_6h303vaz912sekgbtnhkqjstc6")]
+    id: String,
+    #[schema(inline)]
+    status: OrderStatus,
+    /// Where its money is.
+    #[schema(example = "captured")]
+    payment_status: String,
+    #[schema(example = "unfulfilled")]
+    fulfillment_status: String,
+    customer_id: String,
+    items: Vec<OrderItem>,
+    #[schema(example = "USD")]
+    currency: String,
+    /// Computed by the server.
+    total: Money,
+    /// One per SKU, once granted.
+    reservations: Vec<Reservation>,
+    payment_id: String,
+    backorder: bool,
+    metadata: BTreeMap<String, String>,
+    /// Why it was (or is about to be) rejected, cancelled or expired.
+    reason: Option<Reason>,
+    /// Why it needs attention.
+    attention: Option<String>,
+    version: u64,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderStatus {
+    Pending,
+    Backordered,
+    Reserved,
+    Authorized,
+    Confirmed,
+    PartiallyFulfilled,
+    Fulfilled,
+    PartiallyReturned,
+    Returned,
+    Rejected,
+    Expired,
+    Compensating,
+    Cancelled,
+    NeedsAttention,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Reservation {
+    #[schema(example = "res_6h303vaz912sekgbtnhkqjstc6_1")]
+    id: String,
+    sku: String,
+    quantity: u32,
+    /// `held`, `committed`, `released` or `expired`.
+    #[schema(example = "held")]
+    status: String,
+    #[schema(format = DateTime)]
+    expires_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Reason {
+    /// Stable, for programs.
+    #[schema(example = "insufficient-stock")]
+    code: String,
+    detail: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"on_hand": 100}))]
+pub struct PutStock {
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_u64)]
+    on_hand: u64,
+    /// How far below zero `available` may go.
+    #[schema(minimum = 0)]
+    backorder_limit: Option<u64>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"delta": -2, "reason": "broken"}))]
+pub struct AdjustStock {
+    /// Not 0.
+    delta: i64,
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "sku": "mug-blue", "on_hand": 98, "reserved": 3, "available": 95, "committed": 2, "backordered": 0, "version": 9
+}))]
+pub struct Stock {
+    sku: String,
+    on_hand: u64,
+    reserved: u64,
+    /// `on_hand - reserved`.
+    available: u64,
+    /// Taken by orders.
+    committed: u64,
+    backordered: u64,
+    version: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Payment {
+    #[schema(example = "pay_01h2xcejqtf2nbrexx3vqjhp41")]
+    id: String,
+    #[schema(example = "captured")]
+    status: String,
+    order_id: String,
+    amount: Option<Money>,
+    captured: Option<Money>,
+    refunded: Option<Money>,
+    #[schema(example = "pm_card_ok")]
+    payment_method: String,
+    /// Why it was declined, or what is unknown.
+    reason: Option<String>,
+    version: u64,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+/// One entry of a history.
+#[derive(Serialize, ToSchema)]
+pub struct Event {
+    #[schema(example = "evt_01h2xcejqtf2nbrexx3vqjhp41_1")]
+    id: String,
+    /// 1 for the first, without gaps.
+    sequence: u64,
+    #[schema(example = "placed")]
+    r#type: String,
+    #[schema(format = DateTime)]
+    at: String,
+    #[schema(value_type = Object)]
+    data: Value,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    #[schema(example = "ok")]
+    status: String,
+    /// With `?verbose`.
+    checks: Option<Vec<HealthCheck>>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct HealthCheck {
+    name: String,
+    ok: bool,
+    detail: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct NodeStatus {
+    /// 32 hexadecimal digits.
+    cluster: Option<String>,
+    node: Option<u64>,
+    name: String,
+    version: String,
+    uptime_ms: u64,
+    #[schema(example = "ready")]
+    phase: String,
+    shards_without_owner: Vec<u16>,
+    shards_owned: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Member {
+    node: u64,
+    name: String,
+    address: String,
+    http: String,
+    zone: Option<String>,
+    /// `alive`, `suspect` or `down`, as this node sees it.
+    gossip: String,
+    linked: bool,
+    is_self: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Shard {
+    shard: u16,
+    replicas: Vec<u64>,
+    owner: Option<u64>,
+    term: u64,
+    applied_index: Option<u64>,
+    last_log_index: Option<u64>,
+    outbox: u64,
+    active_entities: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct EntityKey {
+    entity_type: String,
+    id: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Entity {
+    key: EntityKey,
+    shard: u16,
+    owner: Option<u64>,
+    version: u64,
+    applied_index: u64,
+    #[schema(value_type = Object)]
+    state: Value,
+}

@@ -1,0 +1,171 @@
+//! `/v1/inventory`.
+
+use super::invalid;
+use crate::{
+    commerce::{
+        AdjustStock, PutStock, Stock, StockView,
+        stock::{Command, Rejection, Reply, SKU_BYTES_MAX},
+    },
+    entity::EntityKey,
+    ingress::{
+        Api,
+        conditions::Conditions,
+        extract::{Json, Params, entity_id},
+        openapi::{self, ConsistencyParam, ProblemResponse, WriteHeaders},
+        problem::{Code, FieldError, Problem},
+        reply::{self, Read},
+    },
+};
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, Uri},
+    response::Response,
+};
+
+/// Set what is on hand of a SKU; makes the SKU if it is new.
+///
+/// `If-None-Match: *` makes it only if it is new.
+#[utoipa::path(
+    put, operation_id = "put_stock", path = "/v1/inventory/{sku}", tag = "inventory",
+    params(("sku" = String, Path, description = "1 to 64 visible ASCII characters", example = "mug-blue"), WriteHeaders),
+    request_body = openapi::PutStock,
+    responses(
+        (status = 200, description = "The stock after it", body = openapi::Stock),
+        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
+        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
+        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
+        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
+        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+    )
+)]
+pub async fn put(
+    State(api): State<Api>,
+    Path(sku): Path<String>,
+    uri: Uri,
+    conditions: Conditions,
+    body: Json<PutStock>,
+) -> Result<Response, Problem> {
+    Params::none(&uri)?;
+    let sku = new_sku(sku)?;
+    let command = body.value.validate().map_err(invalid)?;
+    change(&api, sku, command, &conditions, &body.bytes).await
+}
+
+/// Add to or take from what is on hand.
+#[utoipa::path(
+    post, operation_id = "adjust_stock", path = "/v1/inventory/{sku}/adjustments", tag = "inventory",
+    params(("sku" = String, Path, example = "mug-blue"), WriteHeaders),
+    request_body = openapi::AdjustStock,
+    responses(
+        (status = 200, description = "The stock after it", body = openapi::Stock),
+        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
+        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
+        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
+        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
+        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+    )
+)]
+pub async fn adjust(
+    State(api): State<Api>,
+    Path(sku): Path<String>,
+    uri: Uri,
+    conditions: Conditions,
+    body: Json<AdjustStock>,
+) -> Result<Response, Problem> {
+    Params::none(&uri)?;
+    let sku = entity_id("stock item", sku)?;
+    let command = body.value.validate().map_err(invalid)?;
+    change(&api, sku, command, &conditions, &body.bytes).await
+}
+
+async fn change(
+    api: &Api,
+    sku: String,
+    command: Command,
+    conditions: &Conditions,
+    body: &[u8],
+) -> Result<Response, Problem> {
+    let options = conditions.ask_options(body, &api.options);
+    let stock = api.cluster.entity::<Stock>(sku.as_str());
+    let answer = stock
+        .ask_with(command, options)
+        .await
+        .map_err(|error| Problem::of_ask(error, |reason| rejected(&sku, &reason)))?;
+    let view = match answer.reply {
+        Reply::Levels(levels) => StockView::of_levels(&sku, &levels, answer.version),
+        Reply::Ack => None,
+    };
+    let view = view.ok_or_else(|| {
+        tracing::error!(%sku, "a stock answered a change without its levels");
+        Problem::new(Code::Internal, "the stock item gave no answer")
+    })?;
+    Ok(reply::written(StatusCode::OK, &view, answer.version, answer.replayed))
+}
+
+/// What there is of a SKU.
+#[utoipa::path(
+    get, operation_id = "read_stock", path = "/v1/inventory/{sku}", tag = "inventory",
+    params(("sku" = String, Path, example = "mug-blue"), ConsistencyParam),
+    responses(
+        (status = 200, description = "The stock", body = openapi::Stock),
+        (status = 304, description = "The client has this version"),
+        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
+        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
+    )
+)]
+pub async fn read(
+    State(api): State<Api>,
+    Path(sku): Path<String>,
+    uri: Uri,
+    request: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri)?;
+    let consistency = reply::consistency(&mut params)?;
+    params.finish()?;
+    let sku = entity_id("stock item", sku)?;
+    let found = api.cluster.entity::<Stock>(sku.as_str()).state(consistency).await?;
+    let view = StockView::of(&sku, &found.state, found.version);
+    let view = view.ok_or_else(|| Problem::not_found("stock item", &sku))?;
+    let read = Read { request: &request, consistency, version: found.version, applied_index: found.applied_index };
+    Ok(read.respond(&view))
+}
+
+/// A name for a SKU that may be new: here a bad one is a mistake in the request, not a miss.
+fn new_sku(sku: String) -> Result<String, Problem> {
+    if sku.len() <= SKU_BYTES_MAX && EntityKey::new("", sku.as_str()).is_ok() {
+        return Ok(sku);
+    }
+    let detail = format!("must have 1 to {SKU_BYTES_MAX} visible ASCII characters, none of them '/'");
+    Err(Problem::validation(vec![FieldError { field: "sku".into(), detail }]))
+}
+
+fn rejected(sku: &str, reason: &Rejection) -> Problem {
+    match reason {
+        Rejection::NotFound => Problem::not_found("stock item", sku),
+        Rejection::BelowReserved { .. } | Rejection::InsufficientStock { .. } | Rejection::TooMany { .. } => {
+            Problem::new(Code::Conflict, reason.to_string()).with("reason", reason.code().into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sku_that_cannot_be_a_name_is_a_field_error() {
+        for bad in ["", "a b", "é", &"x".repeat(SKU_BYTES_MAX + 1)] {
+            let problem = new_sku(bad.to_owned()).expect_err("refused");
+            assert_eq!((problem.code, problem.errors[0].field.as_str()), (Code::ValidationFailed, "sku"), "{bad:?}");
+        }
+        assert!(new_sku("mug-blue".into()).is_ok());
+    }
+
+    #[test]
+    fn a_refused_change_says_why() {
+        let problem = rejected("mug", &Rejection::BelowReserved { on_hand: 1, reserved: 2 });
+        assert_eq!((problem.code, &problem.extra[0]), (Code::Conflict, &("reason", "below-reserved".into())));
+        assert!(problem.detail.contains('2'), "{}", problem.detail);
+        assert_eq!(rejected("mug", &Rejection::NotFound).code, Code::NotFound);
+    }
+}

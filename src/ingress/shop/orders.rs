@@ -1,0 +1,288 @@
+//! `/v1/orders`.
+
+use super::{history, invalid};
+use crate::{
+    commerce::{
+        Order, OrderView, PlaceOrder,
+        order::{Command, Rejection, Reply},
+    },
+    ingress::{
+        Api,
+        conditions::Conditions,
+        extract::{Json, OptionalJson, Params, entity_id},
+        headers::{PREFERENCE_APPLIED, prefer_wait},
+        identity,
+        openapi::{self, ConsistencyParam, PageParams, PlaceHeaders, ProblemResponse, WriteHeaders},
+        problem::{Code, Problem},
+        reply::{self, Read},
+    },
+};
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::Response,
+};
+use serde::Deserialize;
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::Instant;
+
+const ROUTE: &str = "/v1/orders";
+/// The longest reason of a cancel, in characters.
+const REASON_CHARS_MAX: usize = 500;
+/// Between two tries to hear of an order whose owner cannot be reached just now.
+const OWNER_PAUSE: Duration = Duration::from_millis(50);
+
+/// Body of `POST /v1/orders/{id}/cancel`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelOrder {
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Place an order.
+///
+/// Answers once the order is durable on a quorum; with `Prefer: wait=5`, once it is settled, or
+/// after 5 s as it is then.
+#[utoipa::path(
+    post, operation_id = "place_order", path = "/v1/orders", tag = "orders",
+    params(PlaceHeaders),
+    request_body = openapi::PlaceOrder,
+    responses(
+        (status = 201, description = "The order", body = openapi::Order, headers(
+            ("location" = String, description = "Path of the order"),
+            ("etag" = String, description = "Its version"),
+            ("idempotent-replayed" = Option<String>, description = "`true` when this is the first answer again"),
+            ("preference-applied" = Option<String>, description = "The wait that was applied"),
+        )),
+        (status = 400, response = ProblemResponse), (status = 409, response = ProblemResponse),
+        (status = 412, response = ProblemResponse), (status = 413, response = ProblemResponse),
+        (status = 415, response = ProblemResponse), (status = 422, response = ProblemResponse),
+        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
+        (status = 504, response = ProblemResponse),
+    )
+)]
+pub async fn place(
+    State(api): State<Api>,
+    uri: Uri,
+    request: HeaderMap,
+    conditions: Conditions,
+    body: Json<PlaceOrder>,
+) -> Result<Response, Problem> {
+    Params::none(&uri)?;
+    // The key names the order, so that a retry meets the first try wherever it is sent.
+    let id = identity::derived_id("ord_", ROUTE, conditions.required_key()?);
+    let order = body.value.validate().map_err(invalid)?;
+    let written = write(&api, &id, Command::Place(Box::new(order)), &conditions, &body.bytes).await?;
+    let mut response = written.respond(&api, StatusCode::CREATED, &request).await;
+    if let Ok(location) = HeaderValue::from_str(&format!("{ROUTE}/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Cancel an order that has not been shipped: stock and money are given back.
+#[utoipa::path(
+    post, operation_id = "cancel_order", path = "/v1/orders/{id}/cancel", tag = "orders",
+    params(("id" = String, Path), WriteHeaders),
+    request_body(content = Option<openapi::CancelOrder>, example = json!({"reason": "changed my mind"})),
+    responses(
+        (status = 200, description = "The order, on its way back", body = openapi::Order),
+        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
+        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
+        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
+        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
+        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+    )
+)]
+pub async fn cancel(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    uri: Uri,
+    request: HeaderMap,
+    conditions: Conditions,
+    OptionalJson(body): OptionalJson<CancelOrder>,
+) -> Result<Response, Problem> {
+    Params::none(&uri)?;
+    let id = entity_id("order", id)?;
+    let reason = body.value.reason()?;
+    let written = write(&api, &id, Command::Cancel { reason }, &conditions, &body.bytes).await?;
+    Ok(written.respond(&api, StatusCode::OK, &request).await)
+}
+
+/// An order.
+#[utoipa::path(
+    get, operation_id = "read_order", path = "/v1/orders/{id}", tag = "orders",
+    params(("id" = String, Path), ConsistencyParam),
+    responses(
+        (status = 200, description = "The order", body = openapi::Order),
+        (status = 304, description = "The client has this version"),
+        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
+        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
+    )
+)]
+pub async fn read(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    uri: Uri,
+    request: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri)?;
+    let consistency = reply::consistency(&mut params)?;
+    params.finish()?;
+    let id = entity_id("order", id)?;
+    let found = api.cluster.entity::<Order>(id.as_str()).state(consistency).await?;
+    let view = OrderView::of(&id, &found.state, found.version);
+    let view = view.ok_or_else(|| Problem::not_found("order", &id))?;
+    let read = Read { request: &request, consistency, version: found.version, applied_index: found.applied_index };
+    Ok(read.respond(&view))
+}
+
+/// What happened to an order, oldest first.
+#[utoipa::path(
+    get, operation_id = "list_order_events", path = "/v1/orders/{id}/events", tag = "orders",
+    params(("id" = String, Path), PageParams, ConsistencyParam),
+    responses(
+        (status = 200, description = "A page of its history", body = openapi::List<openapi::Event>),
+        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
+        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
+    )
+)]
+pub async fn events(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<axum::Json<history::Page>, Problem> {
+    let mut params = Params::of(&uri)?;
+    let consistency = reply::consistency(&mut params)?;
+    let asked = history::Asked::of(&mut params, &id)?;
+    params.finish()?;
+    let id = entity_id("order", id)?;
+    let order = api.cluster.entity::<Order>(id.as_str());
+    let found = order.history(asked.after, asked.limit + 1, consistency).await?;
+    // An empty page of an order is not the same as no order.
+    if found.is_empty() && (asked.after == 0 || order.state(consistency).await?.version == 0) {
+        return Err(Problem::not_found("order", &id));
+    }
+    let events = found.into_iter().map(|recorded| (recorded.sequence, recorded.at_ms, recorded.event.fact));
+    asked.page(&id, events).map(axum::Json)
+}
+
+impl CancelOrder {
+    fn reason(self) -> Result<String, Problem> {
+        let Some(reason) = self.reason else { return Ok("requested".to_owned()) };
+        let chars = reason.chars().count();
+        if (1..=REASON_CHARS_MAX).contains(&chars) && !reason.chars().any(char::is_control) {
+            return Ok(reason);
+        }
+        let detail = format!("must have 1 to {REASON_CHARS_MAX} characters, none of them control characters");
+        Err(Problem::field(Code::ValidationFailed, "reason", detail))
+    }
+}
+
+/// An order after a write, before it is shown.
+struct Written {
+    view: OrderView,
+    replayed: bool,
+}
+
+async fn write(
+    api: &Api,
+    id: &str,
+    command: Command,
+    conditions: &Conditions,
+    body: &[u8],
+) -> Result<Written, Problem> {
+    let options = conditions.ask_options(body, &api.options);
+    let asked = api.cluster.entity::<Order>(id).ask_with(command, options).await;
+    let answer = asked.map_err(|error| Problem::of_ask(error, |reason| rejected(id, &reason)))?;
+    let view = match &answer.reply {
+        Reply::Order(state) => OrderView::of(id, state, answer.version),
+        Reply::Ack => None,
+    };
+    let view = view.ok_or_else(|| {
+        tracing::error!(%id, "an order answered a change without itself");
+        Problem::new(Code::Internal, "the order gave no answer")
+    })?;
+    Ok(Written { view, replayed: answer.replayed })
+}
+
+impl Written {
+    /// Waits, if the client prefers to, and answers.
+    async fn respond(mut self, api: &Api, status: StatusCode, request: &HeaderMap) -> Response {
+        let wait = prefer_wait(request, api.options.prefer_wait_max);
+        if let Some(wait) = wait {
+            settle(api, &mut self.view, wait).await;
+        }
+        let mut response = reply::written(status, &self.view, self.view.version, self.replayed);
+        if let Some(wait) = wait
+            && let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
+        {
+            response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+        }
+        response
+    }
+}
+
+/// Follows an order until it is settled, at most for `wait`. It is accepted whatever happens
+/// here, so trouble on the way is no error: the order is then shown as it was last seen.
+async fn settle(api: &Api, view: &mut OrderView, wait: Duration) {
+    let order = api.cluster.entity::<Order>(view.id.as_str());
+    let deadline = Instant::now() + wait;
+    while !view.status.is_settled() && Instant::now() < deadline {
+        match order.changed(view.version, deadline - Instant::now()).await {
+            Ok(found) => match OrderView::of(&view.id, &found.state, found.version) {
+                Some(newer) if newer.version > view.version => *view = newer,
+                // The time is up.
+                _ => return,
+            },
+            Err(error) => {
+                tracing::debug!(order = %view.id, %error, "cannot follow the order just now");
+                tokio::time::sleep(OWNER_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn rejected(id: &str, reason: &Rejection) -> Problem {
+    match reason {
+        Rejection::NotFound => Problem::not_found("order", id),
+        // Only when the key's record has run out: until then a replay answers.
+        Rejection::AlreadyExists => {
+            let detail = "an order was placed with this Idempotency-Key before, too long ago to answer it again";
+            Problem::new(Code::Conflict, detail).with("order_id", json!(id))
+        }
+        Rejection::IllegalTransition { from, to, allowed } => {
+            let allowed: Vec<_> = allowed.iter().map(|status| status.name()).collect();
+            Problem::illegal_transition(&format!("become {to}"), from.name(), &allowed)
+        }
+        Rejection::Invalid { detail } => Problem::new(Code::ValidationFailed, detail.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commerce::order::Status;
+
+    #[test]
+    fn a_refused_transition_names_the_state_and_where_it_can_go() {
+        let allowed = Status::Fulfilled.allowed().to_vec();
+        let reason = Rejection::IllegalTransition { from: Status::Fulfilled, to: Status::Cancelled, allowed };
+        let body = rejected("ord_1", &reason).render("t");
+        assert_eq!((&body["status"], &body["code"]), (&json!(409), &json!("illegal-transition")));
+        assert_eq!((&body["state"], &body["allowed"]), (&json!("fulfilled"), &json!(["partially_returned", "returned"])));
+        assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("fulfilled")));
+    }
+
+    #[test]
+    fn a_reason_is_optional_and_bounded() {
+        let reason = |text: Option<&str>| CancelOrder { reason: text.map(str::to_owned) }.reason();
+        assert_eq!(reason(None).expect("optional"), "requested");
+        assert_eq!(reason(Some("late")).expect("fine"), "late");
+        for bad in ["", "a\nb", &"x".repeat(REASON_CHARS_MAX + 1)] {
+            assert_eq!(reason(Some(bad)).expect_err("refused").errors[0].field, "reason", "{bad:?}");
+        }
+    }
+}

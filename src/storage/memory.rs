@@ -1,0 +1,215 @@
+//! The twin in memory: what is flushed survives [`MemoryStorage::crash`], the rest is lost.
+//!
+//! It runs the same queue and writer thread as the store on sled. Each write exists twice: in the
+//! view from the moment it is submitted, in the "disk" from the moment it is flushed.
+
+use super::{
+    Done, EntryRecord, Error, GroupId, GroupState, Options, StateChange, Storage, Write,
+    admission::Bounds,
+    faults::Faults,
+    pipeline::{Backend, Job, Pipeline, Shared, View},
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::Arc,
+};
+
+#[derive(Debug, Clone, Default)]
+struct Group {
+    vote: Option<Bytes>,
+    purged: Option<(u64, Bytes)>,
+    entries: BTreeMap<u64, EntryRecord>,
+}
+
+impl Group {
+    fn range(&self) -> Range<u64> {
+        let next = self.purged.as_ref().map_or(0, |(upto, _)| upto + 1);
+        match (self.entries.first_key_value(), self.entries.last_key_value()) {
+            (Some((first, _)), Some((last, _))) => *first..*last + 1,
+            _ => next..next,
+        }
+    }
+}
+
+/// Everything a store holds.
+#[derive(Debug, Clone, Default)]
+struct Contents {
+    groups: HashMap<GroupId, Group>,
+    state: BTreeMap<Vec<u8>, Bytes>,
+}
+
+impl Contents {
+    fn change_group(&mut self, job: &Job) {
+        let Some(group) = job.group() else { return };
+        let group = self.groups.entry(group).or_default();
+        match job {
+            Job::Append { entries, .. } => {
+                if let Some(first) = entries.first() {
+                    group.entries.split_off(&first.index);
+                }
+                group.entries.extend(entries.iter().map(|e| (e.index, e.clone())));
+            }
+            Job::Truncate { from, .. } => drop(group.entries.split_off(from)),
+            Job::Vote { vote, .. } => group.vote = Some(vote.clone()),
+            Job::Purge { upto, mark, .. } if group.purged.as_ref().is_none_or(|(present, _)| upto >= present) => {
+                group.entries = group.entries.split_off(&(upto + 1));
+                group.purged = Some((*upto, mark.clone()));
+            }
+            Job::Purge { .. } | Job::State(_) => {}
+        }
+    }
+
+    fn change_state(&mut self, changes: &[StateChange]) {
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.state.insert(key.clone(), value.clone()),
+                None => self.state.remove(key),
+            };
+        }
+    }
+}
+
+impl View for Contents {
+    fn bounds(&self, group: GroupId) -> Bounds {
+        self.groups.get(&group).map_or(Bounds { entries: 0..0, purged: None }, |g| Bounds {
+            entries: g.range(),
+            purged: g.purged.as_ref().map(|(upto, _)| *upto),
+        })
+    }
+
+    fn admit(&mut self, _ticket: u64, job: &Job) {
+        self.change_group(job);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    contents: Contents,
+    crashed: bool,
+}
+
+struct Writer {
+    disk: Arc<Mutex<Disk>>,
+    faults: Faults,
+}
+
+impl Backend for Writer {
+    type View = Contents;
+
+    fn commit(&mut self, jobs: &[(u64, Job)], shared: &Shared<Contents>) -> Result<(), Error> {
+        let changes = || jobs.iter().filter_map(|(_, job)| if let Job::State(changes) = job { Some(changes) } else { None });
+        shared.view(|contents| changes().for_each(|changes| contents.change_state(changes)));
+        self.faults.before_sync()?;
+        let mut disk = self.disk.lock();
+        if disk.crashed {
+            return Err(Error::Poisoned { detail: "the node has crashed".into() });
+        }
+        jobs.iter().for_each(|(_, job)| disk.contents.change_group(job));
+        changes().for_each(|changes| disk.contents.change_state(changes));
+        Ok(())
+    }
+}
+
+/// Journal and state store in memory.
+pub struct MemoryStorage {
+    pipeline: Pipeline<Contents>,
+    disk: Arc<Mutex<Disk>>,
+    options: Options,
+    faults: Faults,
+}
+
+impl MemoryStorage {
+    /// An empty store without faults.
+    ///
+    /// # Panics
+    /// If the system refuses another thread.
+    pub fn new() -> Self {
+        Self::with_faults(&Options::default(), Faults::none())
+    }
+
+    /// An empty store whose flushes can be held back or made to fail through `faults`.
+    ///
+    /// # Panics
+    /// If the system refuses another thread.
+    pub fn with_faults(options: &Options, faults: Faults) -> Self {
+        Self::start(Contents::default(), options.clone(), faults)
+    }
+
+    /// Cuts the power: gives a store that holds what was flushed and nothing else, as if reopened,
+    /// with the same faults handle (released). Writes of this one that were not flushed yet get
+    /// an error, as does every later one.
+    pub fn crash(&self) -> MemoryStorage {
+        let mut disk = self.disk.lock();
+        disk.crashed = true;
+        let contents = disk.contents.clone();
+        drop(disk);
+        self.faults.release();
+        Self::start(contents, self.options.clone(), self.faults.clone())
+    }
+
+    fn start(contents: Contents, options: Options, faults: Faults) -> Self {
+        let disk = Arc::new(Mutex::new(Disk { contents: contents.clone(), crashed: false }));
+        let writer = Writer { disk: disk.clone(), faults: faults.clone() };
+        let pipeline = match Pipeline::start(contents, &options, writer) {
+            Ok(pipeline) => pipeline,
+            Err(error) => panic!("{error}"),
+        };
+        Self { pipeline, disk, options, faults }
+    }
+}
+
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for MemoryStorage {
+    fn drop(&mut self) {
+        // After a crash the handle belongs to the successor.
+        if !self.disk.lock().crashed {
+            self.faults.release();
+        }
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn submit(&self, write: Write, done: Done) {
+        self.pipeline.submit(write, done);
+    }
+
+    fn group(&self, group: GroupId) -> GroupState {
+        self.pipeline.view(|contents| {
+            contents.groups.get(&group).map_or_else(GroupState::default, |g| GroupState {
+                vote: g.vote.clone(),
+                purged: g.purged.clone(),
+                entries: g.range(),
+            })
+        })
+    }
+
+    fn entries(&self, group: GroupId, range: Range<u64>) -> Result<Vec<EntryRecord>, Error> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.pipeline.view(|contents| {
+            let group = contents.groups.get(&group);
+            group.map_or_else(Vec::new, |g| g.entries.range(range).map(|(_, entry)| entry.clone()).collect())
+        }))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        Ok(self.pipeline.view(|contents| contents.state.get(key).cloned()))
+    }
+
+    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let range = start.to_vec()..end.to_vec();
+        Ok(self.pipeline.view(|contents| contents.state.range(range).take(limit).map(|(k, v)| (k.clone(), v.clone())).collect()))
+    }
+}

@@ -1,0 +1,66 @@
+//! The names of all metrics, their labels, and what they mean. Dashboards depend on them.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Counter {route, status}: `route` is the template, never the path as requested.
+pub const HTTP_REQUESTS: &str = "quorate_http_requests_total";
+/// Histogram {route}.
+pub const HTTP_REQUEST_SECONDS: &str = "quorate_http_request_seconds";
+/// Counter {type, outcome}.
+pub const COMMANDS: &str = "quorate_commands_total";
+/// Histogram {type}.
+pub const COMMAND_SECONDS: &str = "quorate_command_seconds";
+/// Gauge.
+pub const ENTITIES_ACTIVE: &str = "quorate_entities_active";
+/// Counter.
+pub const PROPOSALS: &str = "quorate_proposals_total";
+/// Histogram.
+pub const PROPOSAL_BATCH_SIZE: &str = "quorate_proposal_batch_size";
+/// Histogram.
+pub const JOURNAL_GROUP_SIZE: &str = "quorate_journal_group_size";
+/// Histogram.
+pub const JOURNAL_SYNC_SECONDS: &str = "quorate_journal_sync_seconds";
+/// Gauge {shard}.
+pub const RAFT_TERM: &str = "quorate_raft_term";
+/// Gauge {shard}: 1 on the owner, 0 elsewhere.
+pub const RAFT_LEADER: &str = "quorate_raft_leader";
+/// Gauge {shard}.
+pub const OUTBOX_PENDING: &str = "quorate_outbox_pending";
+/// Counter {handler, outcome}.
+pub const TASKS: &str = "quorate_tasks_total";
+/// Gauge {state}: `alive`, `suspect`, `down`.
+pub const GOSSIP_MEMBERS: &str = "quorate_gossip_members";
+/// Counter {reason}.
+pub const GOSSIP_REJECTED: &str = "quorate_gossip_rejected_total";
+/// Gauge {peer}: 1 up, 0 down.
+pub const LINK_UP: &str = "quorate_link_up";
+/// Counter {direction}.
+pub const LINK_FRAMES: &str = "quorate_link_frames_total";
+/// Gauge {version}: always 1.
+pub const BUILD_INFO: &str = "quorate_build_info";
+
+/// Added when the text is rendered, under the names that every Prometheus client uses.
+pub const PROCESS_RSS: &str = "process_resident_memory_bytes";
+pub const PROCESS_CPU: &str = "process_cpu_seconds_total";
+
+/// Tells the recorder in place what each metric means.
+pub(super) fn describe() {
+    describe_counter!(HTTP_REQUESTS, "HTTP requests answered, by route template and status");
+    describe_histogram!(HTTP_REQUEST_SECONDS, Unit::Seconds, "Time from request to response, by route template");
+    describe_counter!(COMMANDS, "Commands handled for entities, by type and outcome");
+    describe_histogram!(COMMAND_SECONDS, Unit::Seconds, "Time from command to reply, replication included");
+    describe_gauge!(ENTITIES_ACTIVE, "Entity actors alive on this node");
+    describe_counter!(PROPOSALS, "Raft entries proposed by this node");
+    describe_histogram!(PROPOSAL_BATCH_SIZE, "Commands packed into one Raft entry");
+    describe_histogram!(JOURNAL_GROUP_SIZE, "Writes made durable by one sync of the journal");
+    describe_histogram!(JOURNAL_SYNC_SECONDS, Unit::Seconds, "Time one sync of the journal took");
+    describe_gauge!(RAFT_TERM, "Current Raft term, by shard");
+    describe_gauge!(RAFT_LEADER, "1 where this node leads the shard");
+    describe_gauge!(OUTBOX_PENDING, "Effects waiting for delivery, by shard");
+    describe_counter!(TASKS, "Task attempts, by handler and outcome");
+    describe_gauge!(GOSSIP_MEMBERS, "Other members as gossip sees them, by state");
+    describe_counter!(GOSSIP_REJECTED, "Gossip packets thrown away unanswered, by reason");
+    describe_gauge!(LINK_UP, "1 while the link with the peer is up");
+    describe_counter!(LINK_FRAMES, "Frames carried by node links");
+    describe_gauge!(BUILD_INFO, "1, labelled with the version of this build");
+}

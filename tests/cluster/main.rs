@@ -1,0 +1,4 @@
+//! Tests with real processes of the real binary, on loopback.
+
+mod cli;
+mod harness;
