@@ -1,5 +1,6 @@
 //! Names of nodes and clusters.
 
+use crate::storage::GroupId;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -88,4 +89,13 @@ mod tests {
         assert_eq!(codec::decode::<ClusterId>("id", &bytes), Ok(id));
         assert!(serde_json::from_str::<ClusterId>("\"+f\"").is_err());
     }
+}
+
+/// Where one group's replicas live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    pub group: GroupId,
+    pub replicas: Vec<NodeId>,
+    /// The replica that should own it, if it is up.
+    pub preferred: NodeId,
 }

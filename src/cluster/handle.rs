@@ -1,103 +1,151 @@
-//! SKELETON: signatures first, bodies follow.
-#![allow(unused)]
+//! [`Cluster`]: a running node, or several in one process.
 
-use super::types::*;
+use super::{
+    builder::Builder,
+    entity_ref::EntityRef,
+    node::Node,
+    types::{Consistency, EntityStatus, MemberStatus, NodeStatus, Phase, ShardStatus, Unavailable},
+};
 use crate::{
     Config,
-    entity::{Entity, TaskOutcome},
+    entity::{Entity, EntityKey, ShardId},
+    shard::{Query, QueryReply, QueryRequest},
 };
-use std::{marker::PhantomData, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-/// A running node (or, from [`Cluster::in_memory`], several) and the way to its entities.
+/// A running node (or, from [`Cluster::in_memory`], several) and the way to its entities. Cheap
+/// to clone.
 #[derive(Clone)]
-pub struct Cluster {}
-
-/// Collects entity types and task handlers before a node starts.
-pub struct Builder {}
-
-/// The address of one entity. Cheap to make and to clone; holds nothing open.
-pub struct EntityRef<E> {
-    _entity: PhantomData<fn() -> E>,
-}
-
-/// What a task handler is told about its attempt.
-#[derive(Debug, Clone)]
-pub struct TaskContext {
-    /// Stable across retries, failovers and restarts: use it as the key at whoever is called.
-    pub idempotency_key: String,
-    /// 1 for the first.
-    pub attempt: u32,
-    /// The entity that asked for the task.
-    pub entity_type: String,
-    pub entity_id: String,
-}
-
-/// Why an attempt failed, and whether to try again.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum TaskError {
-    #[error("{0}")]
-    Retry(String),
-    /// No retry can help: the task ends here.
-    #[error("{0}")]
-    Fatal(String),
+pub struct Cluster {
+    nodes: Arc<Vec<Arc<Node>>>,
+    index: usize,
 }
 
 impl Cluster {
-    pub fn builder(config: Config) -> Builder { todo!() }
+    /// A node with this configuration: its own ports, its own data directory, its seeds.
+    pub fn builder(config: Config) -> Builder {
+        Builder::for_node(config)
+    }
+
     /// One durable node in `data_dir`, no peers, no ports.
-    pub fn single_node(data_dir: impl Into<PathBuf>) -> Builder { todo!() }
-    /// `nodes` nodes in this process, on memory storage and memory links.
-    pub fn in_memory(nodes: usize) -> Builder { todo!() }
+    pub fn single_node(data_dir: impl Into<PathBuf>) -> Builder {
+        Builder::single_node(data_dir.into())
+    }
+
+    /// `nodes` nodes in this process, on memory storage and memory links. For tests and trials.
+    pub fn in_memory(nodes: usize) -> Builder {
+        Builder::in_memory(nodes)
+    }
+
+    pub(super) fn of(nodes: Vec<Arc<Node>>) -> Self {
+        Self { nodes: Arc::new(nodes), index: 0 }
+    }
+
     /// For a cluster of several nodes in this process: the same handle seen from node `index`
-    /// (0-based). Node 0 is where [`Builder::start`] leaves you.
-    pub fn on_node(&self, index: usize) -> Cluster { todo!() }
-    pub fn entity<E: Entity>(&self, id: impl Into<String>) -> EntityRef<E> { todo!() }
+    /// (0-based, modulo their number). [`Builder::start`] leaves you at node 0.
+    #[must_use]
+    pub fn on_node(&self, index: usize) -> Cluster {
+        Self { nodes: self.nodes.clone(), index: index % self.nodes.len() }
+    }
+
+    /// How many nodes of the cluster run in this process.
+    pub(super) fn members_in_process(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.nodes[self.index]
+    }
+
+    /// The entity `id` of type `E`, whether it exists yet or not.
+    pub fn entity<E: Entity>(&self, id: impl Into<String>) -> EntityRef<E> {
+        EntityRef::new(self.node().clone(), id.into())
+    }
+
     /// The shop, operations and documentation routes, for mounting in your own app.
-    pub fn http_router(&self) -> axum::Router { todo!() }
-    pub fn name(&self) -> &str { todo!() }
-    pub fn config(&self) -> &Config { todo!() }
-    pub fn status(&self) -> NodeStatus { todo!() }
-    pub fn members(&self) -> Vec<MemberStatus> { todo!() }
-    pub fn shards(&self) -> Vec<ShardStatus> { todo!() }
-    /// Any entity by type and id; `data` is its state as JSON (states are `Serialize`).
-    pub async fn inspect(&self, entity_type: &str, id: &str, consistency: Consistency) -> Result<(EntityStatus, serde_json::Value), Unavailable> { todo!() }
-    /// Waits until this node is `Ready`.
-    pub async fn ready(&self, timeout: Duration) -> Result<(), Unavailable> { todo!() }
-    /// Hands leadership over, finishes what is in flight, stops. The node stays a member.
-    pub async fn shutdown(&self) { todo!() }
-    /// As `shutdown`, for good: the node is no longer counted on. (API.md `leave`.)
-    pub async fn leave(&self) -> Result<(), Unavailable> { todo!() }
-}
+    pub fn http_router(&self) -> axum::Router {
+        crate::ingress::router(self.clone(), &self.config().http)
+    }
 
-impl Builder {
-    #[must_use]
-    pub fn entity<E: Entity>(self) -> Self { todo!() }
-    /// Registers the handler (and queue) `name`: bytes in, bytes out, at least once.
-    #[must_use]
-    pub fn task_handler<F, Fut>(self, name: &str, handler: F) -> Self
-    where
-        F: Fn(TaskContext, Vec<u8>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Vec<u8>, TaskError>> + Send + 'static,
-    { todo!() }
-    pub async fn start(self) -> Result<Cluster, StartError> { todo!() }
-}
+    pub fn name(&self) -> &str {
+        &self.node().config().node.name
+    }
 
-/// Why a node could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("{0}")]
-    Config(String),
-    #[error("{0}")]
-    Failed(String),
-}
+    pub fn config(&self) -> &Config {
+        self.node().config()
+    }
 
-impl<E: Entity> EntityRef<E> {
-    pub async fn ask(&self, command: impl Into<E::Command>) -> Result<E::Reply, AskError<E::Rejection>> { todo!() }
-    pub async fn ask_with(&self, command: impl Into<E::Command>, options: AskOptions) -> Result<Answer<E::Reply>, AskError<E::Rejection>> { todo!() }
-    pub async fn state(&self, consistency: Consistency) -> Result<Snapshot<E::State>, Unavailable> { todo!() }
-    /// Events after number `after`, oldest first, at most `limit`.
-    pub async fn history(&self, after: u64, limit: usize, consistency: Consistency) -> Result<Vec<Recorded<E::Event>>, Unavailable> { todo!() }
-    /// Waits at the owner until the version is above `after`, at most `timeout`, then answers the
-    /// state as it is (linearizable).
-    pub async fn changed(&self, after: u64, timeout: Duration) -> Result<Snapshot<E::State>, Unavailable> { todo!() }
+    pub fn status(&self) -> NodeStatus {
+        self.node().status()
+    }
+
+    /// The roster as this node knows it.
+    pub fn members(&self) -> Vec<MemberStatus> {
+        self.node().members()
+    }
+
+    /// Every shard, seen from this node.
+    pub fn shards(&self) -> Vec<ShardStatus> {
+        self.node().shards()
+    }
+
+    /// Any entity by type and id, its state as JSON; `null` for an entity without events.
+    pub async fn inspect(
+        &self,
+        entity_type: &str,
+        id: &str,
+        consistency: Consistency,
+    ) -> Result<(EntityStatus, serde_json::Value), Unavailable> {
+        let node = self.node();
+        let Some(registered) = node.registry().entity_type(entity_type).cloned() else {
+            return Err(Unavailable::UnknownType { entity_type: entity_type.to_owned() });
+        };
+        let invalid = |detail: String| Unavailable::Invalid { detail };
+        let key = EntityKey::new(entity_type, id).map_err(|e| invalid(e.to_string()))?;
+        let timeout = node.config().shard.command_timeout;
+        let router = node.router(timeout).await?;
+        let request = QueryRequest { key: key.clone(), query: Query::State, consistency };
+        let QueryReply::State(stored) = router.query(request, timeout).await? else {
+            return Err(invalid("the owner answered another question".into()));
+        };
+        let state = match &stored.state {
+            Some(state) => registered.state_json(state).map_err(|e| invalid(e.to_string()))?,
+            None => serde_json::Value::Null,
+        };
+        let group = router.group_of(&key);
+        let (version, applied_index) = (stored.version, stored.applied_index);
+        let status = EntityStatus { key, shard: ShardId(group.0), owner: router.owner(group), version, applied_index };
+        Ok((status, state))
+    }
+
+    /// Waits until this node is [`Phase::Ready`].
+    pub async fn ready(&self, timeout: Duration) -> Result<(), Unavailable> {
+        let mut phase = self.node().phase();
+        let ready = tokio::time::timeout(timeout, phase.wait_for(|p| *p == Phase::Ready)).await;
+        match ready {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Unavailable::NoQuorum { shard: ShardId(0) }),
+        }
+    }
+
+    /// Why this node had to give up after it had started, once it has: for instance a failed
+    /// disk, or a data directory of another cluster.
+    pub async fn failed(&self) -> String {
+        self.node().failed().await
+    }
+
+    /// Hands leadership over, finishes what is in flight, stops. The node stays a member. Stops
+    /// every node of an in-process cluster.
+    pub async fn shutdown(&self) {
+        // One after the other, so that the last ones keep a quorum as long as they can.
+        for node in self.nodes.iter() {
+            node.shutdown().await;
+        }
+    }
+
+    /// As [`Cluster::shutdown`], telling the others that this node goes on purpose.
+    pub async fn leave(&self) -> Result<(), Unavailable> {
+        self.shutdown().await;
+        Ok(())
+    }
 }

@@ -1,7 +1,19 @@
 //! The runtime as its users hold it: [`Cluster`], its builder, and references to entities.
+//!
+//! [`node`] wires the parts of one node together and takes them apart in order; nothing below this
+//! module knows more than its own neighbours.
 
+mod builder;
+mod entity_ref;
+mod gateway;
 mod handle;
+mod leadership;
+mod node;
+mod status;
 mod types;
 
-pub use handle::{Builder, Cluster, EntityRef, StartError, TaskContext, TaskError};
+pub use crate::shard::{TaskContext, TaskError};
+pub use builder::{Builder, StartError};
+pub use entity_ref::EntityRef;
+pub use handle::Cluster;
 pub use types::*;

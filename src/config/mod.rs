@@ -50,19 +50,19 @@ pub struct Config {
     /// What every node of the cluster has in common.
     pub cluster: Cluster,
     /// Node links.
-    pub transport: sections::Transport,
+    pub transport: crate::transport::Options,
     /// Gossip.
-    pub membership: sections::Membership,
+    pub membership: crate::membership::Options,
     /// Journal and state store.
-    pub storage: sections::Storage,
+    pub storage: crate::storage::Options,
     /// Raft timing.
-    pub replication: sections::Replication,
+    pub replication: crate::replication::Options,
     /// Entity actors and their bounds.
-    pub shard: sections::Shard,
+    pub shard: crate::shard::Options,
     /// The HTTP interface.
-    pub http: sections::Http,
+    pub http: crate::ingress::Options,
     /// Logs and metrics.
-    pub telemetry: sections::Telemetry,
+    pub telemetry: crate::telemetry::Options,
 }
 
 impl Config {

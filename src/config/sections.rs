@@ -6,7 +6,6 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// `[node]`: what is different on every node.
@@ -145,57 +144,3 @@ pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || ip_of(host).is_some_and(|ip| ip.is_loopback())
 }
 
-/// `[replication]`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Replication {
-    /// How often an owner tells its replicas that it is there.
-    #[serde(with = "humantime_serde")]
-    pub heartbeat: Duration,
-    /// A replica that heard nothing for a random time between `election_min` and `election_max`
-    /// stands for election.
-    #[serde(with = "humantime_serde")]
-    pub election_min: Duration,
-    #[serde(with = "humantime_serde")]
-    pub election_max: Duration,
-}
-
-impl Default for Replication {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(400),
-            election_max: Duration::from_millis(800),
-        }
-    }
-}
-
-/// `[transport]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Transport {}
-
-/// `[membership]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Membership {}
-
-/// `[storage]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Storage {}
-
-/// `[shard]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Shard {}
-
-/// `[http]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Http {}
-
-/// `[telemetry]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Telemetry {}

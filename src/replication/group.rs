@@ -153,6 +153,18 @@ impl Group {
         self.leadership.clone()
     }
 
+    /// Resolves when this replica has stopped for good, with the reason.
+    pub async fn stopped(&self) -> String {
+        // Looked at now and then: the metrics change with every entry.
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            tick.tick().await;
+            if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {
+                return fatal.to_string();
+            }
+        }
+    }
+
     pub fn lag(&self) -> Lag {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();

@@ -5,11 +5,11 @@ use super::{
     Options,
     machine::ShardMachine,
     request::{CommandReply, CommandRequest, Query, QueryReply, QueryRequest},
-    router::{Placement, Router},
+    router::Router,
     session::{Opening, Session},
 };
 use crate::{
-    catalog::NodeId,
+    catalog::{NodeId, Placement},
     cluster::{Consistency, Unavailable},
     entity::{EntityKey, ShardId},
     replication::{Group, Lag, Leadership},

@@ -37,7 +37,7 @@ pub use machine::ShardMachine;
 pub use options::Options;
 pub use registry::{Registry, TaskContext, TaskError};
 pub use request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryRequest, StoredEvent, StoredState};
-pub use router::{Placement, Router, Routes};
+pub use router::{Router, Routes};
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {

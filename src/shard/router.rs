@@ -9,7 +9,7 @@ use super::{
     request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryRequest},
 };
 use crate::{
-    catalog::{ClusterId, NodeId},
+    catalog::{ClusterId, NodeId, Placement, View},
     cluster::{Consistency, Unavailable},
     entity::{EntityKey, ShardId, codec},
     replication::{PeerClient, Service},
@@ -18,27 +18,25 @@ use crate::{
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(2);
 const BACKOFF_MAX: Duration = Duration::from_millis(50);
 
-/// Where one group's replicas live.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placement {
-    pub group: GroupId,
-    pub replicas: Vec<NodeId>,
-    /// The replica that should own it, if it is up.
-    pub preferred: NodeId,
-}
-
 /// Where every group lives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routes {
     pub shards: u16,
     pub placements: HashMap<GroupId, Placement>,
+}
+
+impl From<&View> for Routes {
+    fn from(view: &View) -> Self {
+        let placements = view.placements.iter().map(|p| (p.group, p.clone())).collect();
+        Self { shards: view.shards, placements }
+    }
 }
 
 #[derive(Clone)]

@@ -1,0 +1,184 @@
+//! [`Builder`]: entity types and task handlers first, then a node (or several) on them.
+
+use super::{
+    handle::Cluster,
+    node::{Engines, Node},
+};
+use crate::{
+    Config,
+    catalog::{Catalog, NodeId},
+    entity::Entity,
+    membership,
+    shard::{Registry, TaskContext, TaskError},
+    storage::{MemoryStorage, SledStorage, Storage},
+    telemetry, transport,
+};
+use std::{
+    net::{TcpListener, UdpSocket},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+/// How long [`Builder::start`] waits for an in-process cluster to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Collects entity types and task handlers before a node starts.
+#[must_use = "a builder does nothing until it is started"]
+pub struct Builder {
+    registry: Registry,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Own ports, own directory.
+    Networked(Box<Config>),
+    /// Own directory, no ports.
+    SingleNode(Box<Config>),
+    InMemory(usize),
+}
+
+/// Why a node could not start. One line for whoever started it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration must change.
+    #[error("{0}")]
+    Config(String),
+    /// The surroundings must: a port, a directory, another cluster's data.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Builder {
+    fn of(kind: Kind) -> Self {
+        let mut registry = Registry::default();
+        registry.add_entity::<Catalog>();
+        Self { registry, kind }
+    }
+
+    pub(super) fn for_node(config: Config) -> Self {
+        Self::of(Kind::Networked(Box::new(config)))
+    }
+
+    pub(super) fn single_node(data_dir: PathBuf) -> Self {
+        Self::of(Kind::SingleNode(Box::new(Config::for_node("node-1", data_dir))))
+    }
+
+    pub(super) fn in_memory(nodes: usize) -> Self {
+        Self::of(Kind::InMemory(nodes.max(1)))
+    }
+
+    /// Registers an entity type. Register the same ones on every node.
+    pub fn entity<E: Entity>(mut self) -> Self {
+        self.registry.add_entity::<E>();
+        self
+    }
+
+    /// Registers the handler (and queue) `name`: bytes in, bytes out, at least once.
+    pub fn task_handler<F, Fut>(mut self, name: &str, handler: F) -> Self
+    where
+        F: Fn(TaskContext, Vec<u8>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<u8>, TaskError>> + Send + 'static,
+    {
+        self.registry.add_handler(name, Arc::new(move |context, payload| Box::pin(handler(context, payload))));
+        self
+    }
+
+    /// Starts. A networked node returns as soon as it runs, which may be before it has joined:
+    /// see [`Cluster::ready`]. An in-process cluster returns when it is ready.
+    pub async fn start(self) -> Result<Cluster, StartError> {
+        telemetry::metrics();
+        let registry = Arc::new(self.registry);
+        match self.kind {
+            Kind::Networked(config) => {
+                let engines = networked(&config)?;
+                Ok(Cluster::of(vec![Node::start(*config, registry, engines).await?]))
+            }
+            Kind::SingleNode(config) => {
+                let storage = open_sled(&config)?;
+                let network = transport::memory::Network::new();
+                let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
+                ready(Cluster::of(vec![Node::start(*config, registry, engines).await?])).await
+            }
+            Kind::InMemory(count) => {
+                let network = transport::memory::Network::new();
+                let mut nodes = Vec::with_capacity(count);
+                for config in in_memory_configs(count) {
+                    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+                    let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
+                    nodes.push(Node::start(config, registry.clone(), engines).await?);
+                }
+                ready(Cluster::of(nodes)).await
+            }
+        }
+    }
+}
+
+async fn ready(cluster: Cluster) -> Result<Cluster, StartError> {
+    let nodes = cluster.members_in_process();
+    for node in 0..nodes {
+        let waited = cluster.on_node(node).ready(READY_TIMEOUT).await;
+        waited.map_err(|_| StartError::Failed(format!("not ready within {READY_TIMEOUT:?}")))?;
+    }
+    Ok(cluster)
+}
+
+fn in_memory_configs(count: usize) -> Vec<Config> {
+    let address = |i: usize| format!("node-{}", i + 1);
+    let seeds: Vec<String> = (0..count).map(address).collect();
+    let config = |i: usize| {
+        let mut config = Config::for_node(address(i), "");
+        config.node.listen = address(i);
+        config.node.http = String::new();
+        config.node.seeds = seeds.clone();
+        config
+    };
+    (0..count).map(config).collect()
+}
+
+fn in_memory_links(network: &transport::memory::Network, config: &Config) -> super::node::OpenLinks {
+    let (network, name, address) = (network.clone(), config.node.name.clone(), config.node.listen.clone());
+    Box::new(move |handler| Box::pin(async move { Ok(network.join(name, address, handler)) }))
+}
+
+fn open_sled(config: &Config) -> Result<Arc<dyn Storage>, StartError> {
+    let opened = SledStorage::open(&config.node.data_dir, &config.storage);
+    opened.map(|s| Arc::new(s) as Arc<dyn Storage>).map_err(|e| StartError::Failed(e.to_string()))
+}
+
+/// Binds the ports, opens the data directory.
+fn networked(config: &Config) -> Result<Engines, StartError> {
+    config.validate().map_err(|e| StartError::Config(e.to_string()))?;
+    let listen = &config.node.listen;
+    let failed = |e: std::io::Error| StartError::Failed(format!("`node.listen` = {listen}: {e}"));
+    let tcp = TcpListener::bind(listen.as_str()).map_err(failed)?;
+    tcp.set_nonblocking(true).map_err(failed)?;
+    let udp = UdpSocket::bind(listen.as_str()).map_err(failed)?;
+    udp.set_nonblocking(true).map_err(failed)?;
+    let secret = secret(config)?;
+    let storage = open_sled(config)?;
+    let boot_id: u64 = rand::random();
+    let identity = transport::Identity { name: config.node.name.clone(), boot_id, secret: secret.clone() };
+    let options = config.transport.clone();
+    let links: super::node::OpenLinks = Box::new(move |handler| {
+        Box::pin(async move {
+            let tcp = tokio::net::TcpListener::from_std(tcp).map_err(|e| e.to_string())?;
+            transport::start(&options, identity, tcp, handler).await.map_err(|e| e.to_string())
+        })
+    });
+    let (options, node, seeds) = (config.membership.clone(), config.node.clone(), config.node.seeds.clone());
+    let gossip: super::node::OpenGossip = Box::new(move |id: NodeId, cluster| {
+        let (address, http) = (node.advertised().to_owned(), node.advertised_http());
+        let me = membership::LocalRecord { node: id, name: node.name.clone(), address, http, boot_id };
+        membership::start(&options, me, cluster, &secret, udp, seeds).map_err(|e| e.to_string())
+    });
+    Ok(Engines { storage, links, gossip: Some(gossip) })
+}
+
+/// The cluster's secret. Without one (allowed on loopback only) a fixed text stands in, so that
+/// nodes of one machine find each other.
+fn secret(config: &Config) -> Result<Vec<u8>, StartError> {
+    const LOOPBACK: &str = "quorate on loopback, without a secret";
+    let secret = config.cluster.resolve_secret().map_err(StartError::Config)?;
+    Ok(secret.map_or_else(|| LOOPBACK.as_bytes().to_vec(), |s| s.expose().as_bytes().to_vec()))
+}

@@ -1,0 +1,123 @@
+//! Answers what other nodes ask of this one.
+
+use super::node::Node;
+use crate::{
+    catalog::{
+        Catalog, Command, Member, NodeId, Rejection, Reply, View,
+        bootstrap::{Hello, Introduction, Welcome},
+    },
+    entity::{Entity, codec},
+    replication::{Service, parse_raft},
+    shard::CommandReply,
+    transport::{Class, Handler},
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::sync::{Arc, OnceLock, Weak};
+
+/// The node behind it is set once it exists; requests before that are refused.
+#[derive(Default)]
+pub(super) struct Gateway(OnceLock<Weak<Node>>);
+
+impl Gateway {
+    pub fn attach(&self, node: &Arc<Node>) {
+        // Set once, by the one who made both.
+        let _ = self.0.set(Arc::downgrade(node));
+    }
+
+    fn node(&self) -> Result<Arc<Node>, String> {
+        self.0.get().and_then(Weak::upgrade).ok_or_else(|| "this node is not running".into())
+    }
+}
+
+impl Handler for Gateway {
+    fn handle(&self, _from: NodeId, _class: Class, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        let node = self.node();
+        Box::pin(async move {
+            let node = node?;
+            let member = node.membership_of_cluster().ok_or("this node is not a member yet")?;
+            let (service, body) = member.peers.open(request)?;
+            match service {
+                Service::Raft => {
+                    let (group, kind, body) = parse_raft(body)?;
+                    let group = node.group(group).ok_or("no replica of that group is here")?;
+                    group.handle(kind, body).await
+                }
+                Service::Command => member.router.handle_command(body).await,
+                Service::Query => member.router.handle_query(body).await,
+            }
+        })
+    }
+
+    fn introduce(&self, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        let node = self.node();
+        Box::pin(async move {
+            let node = node?;
+            let introduction = codec::decode("introduction", &request).map_err(|e| e.to_string())?;
+            let welcome = match introduction {
+                Introduction::Hello(hello) => Welcome::Hello(hello_back(&node, &hello)),
+                Introduction::Join { member, cluster } => join(&node, member, cluster).await,
+            };
+            codec::encode("introduction", &welcome).map(Bytes::from).map_err(|e| e.to_string())
+        })
+    }
+}
+
+fn hello_back(node: &Node, caller: &Hello) -> Hello {
+    tracing::debug!(caller = caller.name, "an introduction");
+    let mut hello = node.hello();
+    hello.cluster = node.membership_of_cluster().map(|m| m.peers.cluster);
+    hello
+}
+
+async fn join(node: &Arc<Node>, joining: Member, cluster: Option<crate::catalog::ClusterId>) -> Welcome {
+    let Some(member) = node.membership_of_cluster() else {
+        return Welcome::NotYet("not a member of a cluster itself".into());
+    };
+    if let Some(theirs) = cluster.filter(|theirs| *theirs != member.peers.cluster) {
+        let mine = member.peers.cluster;
+        return Welcome::Refused(format!("{} belongs to cluster {theirs}, this node to {mine}", joining.name));
+    }
+    let view = node.view();
+    if let Some(known) = view.member_named(&joining.name) {
+        if known.instance != joining.instance {
+            let taken = Rejection::NameTaken { name: joining.name, by: known.instance };
+            return Welcome::Refused(taken.to_string());
+        }
+        // A founding member, or one that comes back: it may join before there is a quorum.
+        if (&known.address, &known.http) == (&joining.address, &joining.http) {
+            return Welcome::Joined { node: known.node, view };
+        }
+    }
+    propose_join(node, joining).await
+}
+
+async fn propose_join(node: &Arc<Node>, joining: Member) -> Welcome {
+    let reply = match node.ask_catalog(&Command::Join(joining)).await {
+        Ok(reply) => reply,
+        Err(why) => return Welcome::NotYet(why),
+    };
+    match reply {
+        CommandReply::Done { reply, .. } => match codec::decode("reply", &reply) {
+            Ok(Reply::Member(id)) => match node.read_catalog().await {
+                Some(view) => Welcome::Joined { node: id, view },
+                None => Welcome::NotYet("the catalog cannot be read at the moment".into()),
+            },
+            _ => Welcome::NotYet("the catalog answered another question".into()),
+        },
+        CommandReply::Rejected(bytes) => {
+            let rejection = codec::decode::<<Catalog as Entity>::Rejection>("rejection", &bytes);
+            match rejection {
+                Ok(Rejection::NotFounded) | Err(_) => Welcome::NotYet("the cluster is not founded yet".into()),
+                Ok(rejection) => Welcome::Refused(rejection.to_string()),
+            }
+        }
+        _ => Welcome::NotYet("the catalog has no quorum at the moment".into()),
+    }
+}
+
+/// The catalog as `View`, for whoever joins.
+pub(super) fn decode_view(bytes: &[u8]) -> Option<View> {
+    let state = codec::decode::<<Catalog as Entity>::State>("state", bytes).ok()?;
+    View::of(&state)
+}

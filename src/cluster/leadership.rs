@@ -1,0 +1,84 @@
+//! Keeps leadership where the shard map wants it, and moves it away when a node stops.
+
+use super::node::Node;
+use crate::{catalog::NodeId, shard::ShardHost, transport::LinkView};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+const TICK: Duration = Duration::from_secs(1);
+/// A preferred owner must have been linked for this long before it is handed a shard back.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+const DRAIN_TICK: Duration = Duration::from_millis(20);
+
+/// Hands shards to their preferred owners, once those are up and close behind.
+pub(super) async fn balance(node: Arc<Node>) {
+    let mut linked_since: HashMap<NodeId, Instant> = HashMap::new();
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        note_links(&mut linked_since, &node.links());
+        for host in node.hosts() {
+            let preferred = host.placement.preferred;
+            let settled = linked_since.get(&preferred).is_some_and(|since| since.elapsed() >= SETTLED_AFTER);
+            if host.is_serving() && preferred != host.group().me() && settled && host.hand_over(preferred).await {
+                tracing::debug!(shard = host.group().id().0, %preferred, "handing leadership to the preferred owner");
+            }
+        }
+    }
+}
+
+fn note_links(linked_since: &mut HashMap<NodeId, Instant>, links: &LinkView) {
+    linked_since.retain(|node, _| links.get(node).is_some_and(|link| link.up));
+    for (node, _) in links.iter().filter(|(_, link)| link.up) {
+        linked_since.entry(*node).or_insert_with(Instant::now);
+    }
+}
+
+/// Stands for election at once in every group whose leader's link just broke, instead of waiting
+/// for the timeout. The pre-vote keeps this from disturbing a leader that others still hear.
+pub(super) async fn react_to_broken_links(node: Arc<Node>, mut links: tokio::sync::watch::Receiver<LinkView>) {
+    let mut before = links.borrow_and_update().clone();
+    while links.changed().await.is_ok() {
+        let now = links.borrow_and_update().clone();
+        let broke = |id: &NodeId| {
+            let up = |view: &LinkView| view.get(id).is_some_and(|link| link.up);
+            up(&before) && !up(&now)
+        };
+        for host in node.hosts() {
+            if host.leadership().leader.as_ref().is_some_and(broke) {
+                host.group().elect().await;
+            }
+        }
+        before = now;
+    }
+}
+
+/// Moves every shard this node leads to another replica, as far as that can be done in a bounded
+/// time.
+pub(super) async fn drain(hosts: &[Arc<ShardHost>], links: &LinkView) {
+    let deadline = Instant::now() + DRAIN_MAX;
+    loop {
+        let led: Vec<_> = hosts.iter().filter(|h| h.leadership().is_me).collect();
+        if led.is_empty() || Instant::now() >= deadline {
+            if !led.is_empty() {
+                tracing::warn!(shards = led.len(), "stopping although some shards could not be handed over");
+            }
+            return;
+        }
+        let mut possible = false;
+        for host in led {
+            let others = host.placement.replicas.iter().filter(|n| links.get(n).is_some_and(|l| l.up));
+            for other in others {
+                possible = true;
+                if host.hand_over(*other).await {
+                    break;
+                }
+            }
+        }
+        if !possible {
+            return;
+        }
+        tokio::time::sleep(DRAIN_TICK).await;
+    }
+}

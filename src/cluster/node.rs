@@ -1,0 +1,486 @@
+//! One node: wires its parts together, brings it into its cluster, takes it apart in order.
+//!
+//! ```text
+//! start: storage ─▶ links (introductions) ─▶ [bootstrap or rejoin] ─▶ groups ─▶ gossip ─▶ ready
+//! stop:  draining ─▶ leadership away ─▶ gossip says goodbye ─▶ groups ─▶ links ─▶ storage
+//! ```
+
+use super::{
+    builder::StartError,
+    gateway::{Gateway, decode_view},
+    leadership,
+    types::{Phase, Unavailable},
+};
+use crate::{
+    Config,
+    catalog::{
+        CATALOG_ID, Catalog, ClusterId, Command, Identity, InstanceId, Member, NodeId, Placement, View,
+        bootstrap::{self, Bootstrap, Hello, Welcome},
+        load_instance,
+    },
+    cluster::Consistency,
+    entity::{Entity, EntityKey, ShardId, encode_command},
+    membership::Membership,
+    replication::{Group, PeerClient},
+    shard::{
+        Cause, CommandReply, CommandRequest, Parts, Query, QueryReply, QueryRequest, Registry, Router, Routes,
+        ShardHost, ShardMachine,
+    },
+    storage::{GroupId, Storage},
+    transport::{Handler, LinkView, Peer, Transport},
+};
+use futures::future::{BoxFuture, join_all};
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const CATALOG_TICK: Duration = Duration::from_secs(1);
+const READY_TICK: Duration = Duration::from_millis(20);
+/// A group that its preferred owner has not created by then is created by another replica.
+const INITIALIZE_PATIENCE: Duration = Duration::from_secs(3);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Opens the node links, given whoever answers requests.
+pub(super) type OpenLinks =
+    Box<dyn FnOnce(Arc<dyn Handler>) -> BoxFuture<'static, Result<Arc<dyn Transport>, String>> + Send>;
+/// Opens gossip, once the node knows who it is.
+pub(super) type OpenGossip = Box<dyn FnOnce(NodeId, ClusterId) -> Result<Membership, String> + Send>;
+
+/// What a node stands on.
+pub(super) struct Engines {
+    pub storage: Arc<dyn Storage>,
+    pub links: OpenLinks,
+    pub gossip: Option<OpenGossip>,
+}
+
+/// A node that belongs to a cluster.
+#[derive(Clone)]
+pub(super) struct InCluster {
+    pub node: NodeId,
+    pub peers: PeerClient,
+    pub router: Router,
+}
+
+pub struct Node {
+    config: Config,
+    registry: Arc<Registry>,
+    storage: Arc<dyn Storage>,
+    transport: Arc<dyn Transport>,
+    instance: InstanceId,
+    started: Instant,
+    phase: watch::Sender<Phase>,
+    failure: watch::Sender<Option<String>>,
+    member: OnceLock<InCluster>,
+    view: RwLock<Option<View>>,
+    groups: RwLock<HashMap<GroupId, Arc<Group>>>,
+    gossip: Mutex<Option<Arc<Membership>>>,
+    stop: CancellationToken,
+}
+
+impl Node {
+    pub async fn start(config: Config, registry: Arc<Registry>, engines: Engines) -> Result<Arc<Self>, StartError> {
+        let Engines { storage, links, gossip } = engines;
+        let failed = |e: String| StartError::Failed(e);
+        let instance = load_instance(&storage).await.map_err(|e| failed(e.to_string()))?;
+        let identity = Identity::load(&*storage).map_err(|e| failed(e.to_string()))?;
+        check_name(&config, identity.as_ref())?;
+        let gateway = Arc::new(Gateway::default());
+        let transport = links(gateway.clone()).await.map_err(failed)?;
+        let node = Arc::new(Self {
+            config,
+            registry,
+            storage,
+            transport,
+            instance,
+            started: Instant::now(),
+            phase: watch::Sender::new(Phase::Joining),
+            failure: watch::Sender::new(None),
+            member: OnceLock::new(),
+            view: RwLock::default(),
+            groups: RwLock::default(),
+            gossip: Mutex::default(),
+            stop: CancellationToken::new(),
+        });
+        gateway.attach(&node);
+        if let Some(identity) = &identity {
+            let mine = identity.view.cluster;
+            let hello = node.hello();
+            let check = bootstrap::check_cluster(&node.transport, &hello, mine);
+            if let Ok(Err(refused)) = tokio::time::timeout(CHECK_TIMEOUT, check).await {
+                node.transport.close(Duration::ZERO).await;
+                return Err(StartError::Failed(refused.to_string()));
+            }
+        }
+        node.spawn(node.clone().live(identity, gossip));
+        Ok(node)
+    }
+
+    /// Runs a task until the node stops.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Joins, then serves.
+    async fn live(self: Arc<Self>, identity: Option<Identity>, gossip: Option<OpenGossip>) {
+        let outcome = match identity {
+            Some(identity) => self.clone().enter(identity, gossip).await,
+            None => match self.settle().await {
+                Ok(identity) => self.clone().enter(identity, gossip).await,
+                Err(why) => Err(why),
+            },
+        };
+        if let Err(why) = outcome {
+            self.fail(why);
+        }
+    }
+
+    fn fail(&self, why: String) {
+        tracing::error!(node = self.config.node.name, why, "this node cannot go on");
+        self.failure.send_if_modified(|first| first.is_none() && first.replace(why).is_none());
+    }
+
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        let why = failure.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        match why {
+            Some(why) => why,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn settle(&self) -> Result<Identity, String> {
+        let bootstrap = Bootstrap {
+            hello: self.hello(),
+            shards: self.config.cluster.shards,
+            replication_factor: usize::from(self.config.cluster.replication_factor),
+            transport: self.transport.clone(),
+        };
+        let identity = bootstrap.settle().await.map_err(|refused| refused.to_string())?;
+        identity.save(&self.storage).await.map_err(|e| e.to_string())?;
+        Ok(identity)
+    }
+
+    /// Takes part in the cluster that `identity` names.
+    async fn enter(self: Arc<Self>, identity: Identity, gossip: Option<OpenGossip>) -> Result<(), String> {
+        let (me, cluster) = (identity.node, identity.view.cluster);
+        let peers = PeerClient { transport: self.transport.clone(), cluster };
+        let router = Router::new(me, peers.clone(), Catalog::TYPE);
+        router.set_routes(Routes::from(&identity.view));
+        *self.view.write() = Some(identity.view.clone());
+        self.link_with(me, &identity.view.members);
+        let in_cluster = InCluster { node: me, peers, router };
+        if self.member.set(in_cluster.clone()).is_err() {
+            return Err("this node entered a cluster twice".into());
+        }
+        self.phase.send_replace(Phase::Recovering);
+        for placement in identity.view.placements.iter().filter(|p| p.replicas.contains(&me)) {
+            self.open_replica(&in_cluster, placement.clone()).await?;
+        }
+        if let Some(open) = gossip {
+            *self.gossip.lock() = Some(Arc::new(open(me, cluster)?));
+        }
+        let links = self.transport.links();
+        self.spawn(leadership::react_to_broken_links(self.clone(), links));
+        self.spawn(leadership::balance(self.clone()));
+        self.spawn(self.clone().follow_catalog(identity.clone()));
+        self.spawn(self.clone().keep_checking(cluster));
+        self.spawn(self.clone().announce(me, cluster));
+        self.spawn(self.clone().become_ready());
+        tracing::info!(node = %me, %cluster, name = self.config.node.name, "member of the cluster");
+        Ok(())
+    }
+
+    async fn open_replica(self: &Arc<Self>, member: &InCluster, placement: Placement) -> Result<(), String> {
+        let group_id = placement.group;
+        let cached = self.config.shard.entities_cached;
+        let machine = ShardMachine::open(group_id, self.storage.clone(), self.registry.clone(), cached)
+            .map_err(|e| e.to_string())?;
+        let (options, peers) = (&self.config.replication, member.peers.clone());
+        let replica = Arc::new(machine.clone());
+        let group = Group::open(group_id, member.node, options, peers, self.storage.clone(), replica).await?;
+        let group = Arc::new(group);
+        self.groups.write().insert(group_id, group.clone());
+        let options = Arc::new(self.config.shard.clone());
+        let parts = Parts { placement: placement.clone(), group: group.clone(), machine, options };
+        member.router.add_host(ShardHost::start(parts, member.router.clone()));
+        self.spawn(initialize(group.clone(), placement));
+        self.spawn(self.clone().follow_group(group));
+        Ok(())
+    }
+
+    /// A replica that has stopped for good takes the node with it: its journal is everyone's.
+    async fn follow_group(self: Arc<Self>, group: Arc<Group>) {
+        let why = group.stopped().await;
+        if !self.stop.is_cancelled() {
+            self.fail(format!("the replica of group {} stopped: {why}", group.id().0));
+        }
+    }
+
+    fn link_with(&self, me: NodeId, members: &[Member]) {
+        let peer = |m: &Member| Peer { node: m.node, name: m.name.clone(), address: m.address.clone() };
+        self.transport.set_peers(me, members.iter().filter(|m| m.node != me).map(peer).collect());
+    }
+
+    /// Founds the catalog if need be, and follows its changes.
+    async fn follow_catalog(self: Arc<Self>, mut identity: Identity) {
+        let mut tick = tokio::time::interval(CATALOG_TICK);
+        loop {
+            tick.tick().await;
+            match self.read_catalog_from(Consistency::Local).await {
+                Some(view) if view != identity.view => {
+                    identity.view = view.clone();
+                    if let Err(error) = identity.save(&self.storage).await {
+                        tracing::error!(%error, "the catalog's new state cannot be written down");
+                        continue;
+                    }
+                    self.adopt(&identity, view).await;
+                }
+                Some(_) => {}
+                None => self.found(&identity.view).await,
+            }
+        }
+    }
+
+    async fn adopt(self: &Arc<Self>, identity: &Identity, view: View) {
+        self.link_with(identity.node, &view.members);
+        if let Some(gossip) = self.gossip.lock().as_ref() {
+            gossip.remember(view.members.iter().map(|m| m.address.clone()));
+        }
+        if let Some(member) = self.member.get() {
+            member.router.set_routes(Routes::from(&view));
+        }
+        *self.view.write() = Some(view);
+    }
+
+    /// Writes into the catalog what the founders agreed on. Whoever owns it does.
+    async fn found(&self, view: &View) {
+        let Some(host) = self.member.get().and_then(|m| m.router.host(GroupId::CATALOG)) else { return };
+        if !host.is_serving() {
+            return;
+        }
+        let (cluster, shards) = (view.cluster, view.shards);
+        let (members, placements) = (view.members.clone(), view.placements.clone());
+        if let Err(error) = self.ask_catalog(&Command::Found { cluster, shards, members, placements }).await {
+            tracing::warn!(error, "the cluster cannot be founded yet");
+        }
+    }
+
+    /// Watches for seeds of another cluster, which an operator must have mixed up.
+    async fn keep_checking(self: Arc<Self>, cluster: ClusterId) {
+        let mut tick = tokio::time::interval(CHECK_INTERVAL);
+        loop {
+            tick.tick().await;
+            if let Err(refused) = bootstrap::check_cluster(&self.transport, &self.hello(), cluster).await {
+                self.fail(refused.to_string());
+            }
+        }
+    }
+
+    /// Tells the cluster this node's present addresses, if they are not those in the roster.
+    async fn announce(self: Arc<Self>, me: NodeId, cluster: ClusterId) {
+        let mine = self.hello().member(me);
+        loop {
+            let view = self.view();
+            if view.member_named(&mine.name).is_some_and(|known| *known == mine) {
+                return;
+            }
+            for seed in self.config.node.seeds.iter().filter(|s| **s != mine.address) {
+                match bootstrap::rejoin(&self.transport, seed, mine.clone(), cluster).await {
+                    Ok(Welcome::Joined { .. }) => return,
+                    Ok(Welcome::Refused(why)) => return self.fail(why),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            tokio::time::sleep(CATALOG_TICK).await;
+        }
+    }
+
+    async fn become_ready(self: Arc<Self>) {
+        while !self.is_caught_up() {
+            tokio::time::sleep(READY_TICK).await;
+        }
+        self.phase.send_if_modified(|phase| {
+            let recovered = *phase == Phase::Recovering;
+            if recovered {
+                *phase = Phase::Ready;
+            }
+            recovered
+        });
+    }
+
+    /// Every shard has an owner, and this node's replicas have applied an entry of its term.
+    fn is_caught_up(&self) -> bool {
+        let Some(member) = self.member.get() else { return false };
+        let replicas_fine = member.router.hosts().iter().all(|host| {
+            let leadership = host.leadership();
+            let applied_term = host.machine().progress().borrow().0;
+            let served = !leadership.is_me || host.is_serving();
+            leadership.leader.is_some() && applied_term >= leadership.term && served
+        });
+        let routes = member.router.routes();
+        replicas_fine && !routes.placements.is_empty()
+    }
+
+    pub async fn ask_catalog(&self, command: &Command) -> Result<CommandReply, String> {
+        let member = self.member.get().ok_or("not a member yet")?;
+        let request = CommandRequest {
+            key: catalog_key().ok_or("no catalog key")?,
+            command: encode_command::<Catalog>(command).map_err(|e| e.to_string())?,
+            cause: Cause::Client,
+            idempotency: None,
+            if_version: None,
+            trace_id: None,
+        };
+        Ok(member.router.command(request, self.config.shard.command_timeout).await)
+    }
+
+    /// The catalog as its owner has it.
+    pub async fn read_catalog(&self) -> Option<View> {
+        self.read_catalog_from(Consistency::Linearizable).await
+    }
+
+    async fn read_catalog_from(&self, consistency: Consistency) -> Option<View> {
+        let member = self.member.get()?;
+        let request = QueryRequest { key: catalog_key()?, query: Query::State, consistency };
+        match member.router.query(request, self.config.shard.command_timeout).await {
+            Ok(QueryReply::State(stored)) => decode_view(&stored.state?.bytes),
+            _ => None,
+        }
+    }
+
+    /// The way to the entities; waits until the node has joined, at most `timeout`.
+    pub async fn router(&self, timeout: Duration) -> Result<Router, Unavailable> {
+        if let Some(member) = self.member.get() {
+            return match self.stop.is_cancelled() {
+                true => Err(Unavailable::ShuttingDown),
+                false => Ok(member.router.clone()),
+            };
+        }
+        let mut phase = self.phase.subscribe();
+        // Whether it was in time shows below.
+        let _ = tokio::time::timeout(timeout, phase.wait_for(|p| *p != Phase::Joining)).await;
+        let member = self.member.get().ok_or(Unavailable::NoQuorum { shard: ShardId(0) })?;
+        Ok(member.router.clone())
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(super) fn membership_of_cluster(&self) -> Option<InCluster> {
+        self.member.get().cloned()
+    }
+
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn links(&self) -> LinkView {
+        self.transport.links().borrow().clone()
+    }
+
+    pub fn gossip(&self) -> crate::membership::View {
+        self.gossip.lock().as_ref().map(|g| g.view().borrow().clone()).unwrap_or_default()
+    }
+
+    /// The catalog as this node last saw it.
+    pub fn view(&self) -> View {
+        let empty = || View { cluster: ClusterId(0), shards: 0, members: Vec::new(), placements: Vec::new() };
+        self.view.read().clone().unwrap_or_else(empty)
+    }
+
+    pub fn known_members(&self) -> Vec<Member> {
+        self.view().members
+    }
+
+    pub fn hosts(&self) -> Vec<Arc<ShardHost>> {
+        self.member.get().map(|m| m.router.hosts()).unwrap_or_default()
+    }
+
+    pub fn group(&self, group: GroupId) -> Option<Arc<Group>> {
+        self.groups.read().get(&group).cloned()
+    }
+
+    pub fn hello(&self) -> Hello {
+        let node = &self.config.node;
+        let seeds: BTreeSet<String> = match node.seeds.is_empty() {
+            true => [node.advertised().to_owned()].into(),
+            false => node.seeds.iter().cloned().collect(),
+        };
+        Hello {
+            name: node.name.clone(),
+            instance: self.instance,
+            seeds,
+            cluster: self.member.get().map(|m| m.peers.cluster),
+            address: node.advertised().to_owned(),
+            http: node.advertised_http(),
+            zone: node.zone.clone(),
+        }
+    }
+
+    pub async fn shutdown(&self) {
+        if self.phase.send_replace(Phase::Draining) == Phase::Draining {
+            return;
+        }
+        let hosts = self.hosts();
+        leadership::drain(&hosts, &self.links()).await;
+        self.stop.cancel();
+        let gossip = self.gossip.lock().take();
+        if let Some(gossip) = gossip {
+            gossip.leave().await;
+        }
+        join_all(hosts.iter().map(|host| host.stop())).await;
+        self.transport.close(CLOSE_TIMEOUT).await;
+    }
+}
+
+/// Creates a group: its preferred owner at once, the other replicas if that one does not.
+async fn initialize(group: Arc<Group>, placement: Placement) {
+    if placement.preferred != group.me() {
+        tokio::time::sleep(INITIALIZE_PATIENCE).await;
+    }
+    while !group.is_initialized().await {
+        if let Err(error) = group.initialize(&placement.replicas).await {
+            tracing::warn!(group = group.id().0, error, "a group cannot be created");
+            return;
+        }
+    }
+}
+
+fn catalog_key() -> Option<EntityKey> {
+    EntityKey::new(Catalog::TYPE, CATALOG_ID).ok()
+}
+
+fn check_name(config: &Config, identity: Option<&Identity>) -> Result<(), StartError> {
+    match identity {
+        Some(identity) if identity.name != config.node.name => Err(StartError::Failed(format!(
+            "the data directory {} belongs to node {}; start it with `node.name` = \"{}\", or give this node a \
+             directory of its own",
+            config.node.data_dir.display(),
+            identity.name,
+            identity.name
+        ))),
+        _ => Ok(()),
+    }
+}
