@@ -322,7 +322,8 @@ fn sled_error(dir: &Path, error: sled::Error) -> Error {
     let place = format!("the database in {}", dir.display());
     match error {
         sled::Error::Io(e) if !matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => unusable(dir, &e),
-        sled::Error::Unsupported(detail) => Error::Unusable { path: dir.display().to_string(), detail },
+        // The settings are always ours: others mean that sled's file of them is damaged.
+        sled::Error::Unsupported(detail) => Error::Corrupt { place: format!("the settings of {place}"), detail },
         other => Error::Corrupt { place, detail: other.to_string() },
     }
 }

@@ -1,7 +1,7 @@
 //! Tests of the stores as wholes; adversity is in its own files.
 
+mod crash;
 mod damage;
-mod kill;
 mod reopen;
 
 use super::{conformance::*, *};
