@@ -56,7 +56,7 @@ fn write_forever(store: &dyn Storage, group: GroupId, acked: &mpsc::Sender<Strin
         ];
         answers.into_iter().for_each(|answer| answer.recv().unwrap().unwrap());
         acked.send(format!("acked {} {}\n", group.0, next)).unwrap();
-        if next % 7 == 0 && next > KEEP {
+        if next.is_multiple_of(7) && next > KEEP {
             write(store, Write::Purge { group, upto: next - KEEP, mark: Bytes::from_static(b"mark") }).unwrap();
         }
     }
