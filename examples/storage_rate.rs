@@ -36,11 +36,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn measure(dir: &std::path::Path, writers: usize) -> Result<(), Box<dyn Error>> {
     let store: Arc<dyn Storage> = Arc::new(SledStorage::open(dir, &Options::default())?);
-    let logs: Vec<Arc<Log>> = (0..GROUPS).map(|group| Arc::new(Log { group: GroupId(group), next: Mutex::new(1) })).collect();
+    let logs: Vec<Arc<Log>> =
+        (0..GROUPS).map(|group| Arc::new(Log { group: GroupId(group), next: Mutex::new(1) })).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let started = Instant::now();
     let mut latencies = runtime.block_on(async {
-        let tasks: Vec<_> = (0..writers).map(|n| tokio::spawn(append_until(store.clone(), logs[n % logs.len()].clone(), started + RUN))).collect();
+        let tasks: Vec<_> = (0..writers)
+            .map(|n| tokio::spawn(append_until(store.clone(), logs[n % logs.len()].clone(), started + RUN)))
+            .collect();
         let mut all = Vec::new();
         for task in tasks {
             all.extend(task.await.unwrap_or_default());
@@ -54,7 +57,12 @@ fn measure(dir: &std::path::Path, writers: usize) -> Result<(), Box<dyn Error>> 
     drop(store);
     let opening = Instant::now();
     drop(SledStorage::open(dir, &Options::default())?);
-    println!("{writers:5} writers: {rate:9.0} appends/s, p50 {:?}, p99 {:?}, reopened in {:?}", at(0.5), at(0.99), opening.elapsed());
+    println!(
+        "{writers:5} writers: {rate:9.0} appends/s, p50 {:?}, p99 {:?}, reopened in {:?}",
+        at(0.5),
+        at(0.99),
+        opening.elapsed()
+    );
     Ok(())
 }
 

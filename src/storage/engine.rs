@@ -127,8 +127,16 @@ impl Engine {
 
     /// State changes leave a mark in the journal too: it moves the chain on, so that the head note
     /// guards them as well.
-    fn plan_state(&mut self, jobs: &[(u64, Job)], packer: &mut Packer, meta: &mut Vec<Put>) -> Result<StateBatch, Error> {
-        let changes = jobs.iter().filter_map(|(_, job)| if let Job::State(changes) = job { Some(changes) } else { None }).flatten();
+    fn plan_state(
+        &mut self,
+        jobs: &[(u64, Job)],
+        packer: &mut Packer,
+        meta: &mut Vec<Put>,
+    ) -> Result<StateBatch, Error> {
+        let changes = jobs
+            .iter()
+            .filter_map(|(_, job)| if let Job::State(changes) = job { Some(changes) } else { None })
+            .flatten();
         let mut digest = self.meta.state;
         let batch = self.trees.state.plan(changes, &mut digest)?;
         if !batch.values.is_empty() {
@@ -151,7 +159,12 @@ impl Engine {
         let meta: Changes = batch.meta.into_iter().map(|(key, value)| (key.into(), Some(value.into()))).collect();
         let trees = &self.trees;
         let _changing = (!batch.state.values.is_empty()).then(|| self.gate.write());
-        let work = [(&trees.journal, journal), (&trees.meta, meta), (&trees.state.values, batch.state.values), (&trees.state.parts, batch.state.parts)];
+        let work = [
+            (&trees.journal, journal),
+            (&trees.meta, meta),
+            (&trees.state.values, batch.state.values),
+            (&trees.state.parts, batch.state.parts),
+        ];
         let touched: Vec<&(&Tree, Changes)> = work.iter().filter(|(_, changes)| !changes.is_empty()).collect();
         let trees: Vec<&Tree> = touched.iter().map(|(tree, _)| *tree).collect();
         trees

@@ -8,8 +8,8 @@ use super::*;
 use std::{
     collections::BTreeMap,
     env,
-    path::PathBuf,
     io::{BufRead, BufReader, Write as _},
+    path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc,
     time::Duration,
@@ -81,7 +81,11 @@ fn acknowledged_writes_survive_a_power_cut() {
         let store = dir.path().join(format!("store {percent}"));
         let mut acked = Acked::new();
         for round in 0..CUTS {
-            acked.extend(run_child(&store, 5 + 37 * round % 60, &End::PowerCut { cut: &cut, percent, lying_disk: false }));
+            acked.extend(run_child(
+                &store,
+                5 + 37 * round % 60,
+                &End::PowerCut { cut: &cut, percent, lying_disk: false },
+            ));
             let lost = losses(&store, &acked);
             assert_eq!(lost, [""; 0], "round {round}, {percent} % of the unsynced writes undone");
         }
@@ -113,7 +117,10 @@ fn check(store: &SledStorage, group: GroupId, acked: u64) -> Result<(), String> 
     let value = number(store.get(&[group.0 as u8]).map_err(|error| error.to_string())?);
     let vote = number(state.vote);
     if state.entries.end < acked || vote < acked || value < acked {
-        return Err(format!("group {}: {acked} was acknowledged; entries {:?}, vote {vote}, value {value}", group.0, state.entries));
+        return Err(format!(
+            "group {}: {acked} was acknowledged; entries {:?}, vote {vote}, value {value}",
+            group.0, state.entries
+        ));
     }
     let expected: Vec<_> = state.entries.clone().map(|index| entry(index, 1)).collect();
     assert_eq!(store.entries(group, 0..u64::MAX).map_err(|error| error.to_string())?, expected);
@@ -137,7 +144,13 @@ impl PowerCut {
     fn build(dir: &Path) -> Self {
         let (source, library) = (dir.join("power_cut.c"), dir.join("power_cut.so"));
         std::fs::write(&source, include_str!("power_cut.c")).unwrap();
-        let output = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).args(["-ldl", "-lpthread"]).output().unwrap();
+        let output = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .arg(&library)
+            .arg(&source)
+            .args(["-ldl", "-lpthread"])
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Self { library, flag: dir.join("CUT") }
     }
@@ -150,7 +163,11 @@ fn run_child(dir: &Path, acks: u32, end: &End<'_>) -> Acked {
     command.args([name.as_str(), "--exact", "--nocapture"]).env(DIR, dir).stdout(Stdio::null()).stderr(Stdio::piped());
     if let End::PowerCut { cut, percent, lying_disk } = end {
         drop(std::fs::remove_file(&cut.flag));
-        command.env("LD_PRELOAD", &cut.library).env("CUT_DIR", dir).env("CUT_FLAG", &cut.flag).env("CUT_PERCENT", percent.to_string());
+        command
+            .env("LD_PRELOAD", &cut.library)
+            .env("CUT_DIR", dir)
+            .env("CUT_FLAG", &cut.flag)
+            .env("CUT_PERCENT", percent.to_string());
         if *lying_disk {
             command.env("CUT_LYING_DISK", "1");
         }

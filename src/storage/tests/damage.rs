@@ -71,7 +71,9 @@ fn a_flipped_byte_of_a_record_is_noticed_when_it_is_read() {
             damaged[at] ^= 1 << (at % 8);
             journal.insert(&key, damaged).unwrap();
             match check(&store) {
-                Err(Error::Corrupt { place, .. }) => assert!(place.starts_with(&format!("journal record {seq}")), "{place}"),
+                Err(Error::Corrupt { place, .. }) => {
+                    assert!(place.starts_with(&format!("journal record {seq}")), "{place}")
+                }
                 other => assert!(!with_entries && other.is_ok(), "record {seq}, byte {at}: {other:?}"),
             }
         }
@@ -97,7 +99,10 @@ fn a_flipped_byte_of_a_record_is_noticed_by_recovery() {
             damaged[at] ^= 1 << (at % 8);
             journal.insert(&key, damaged).unwrap();
             let error = replay().expect_err("served a damaged record");
-            assert!(error.to_string().starts_with(&format!("journal record {seq}")), "record {seq}, byte {at}: {error}");
+            assert!(
+                error.to_string().starts_with(&format!("journal record {seq}")),
+                "record {seq}, byte {at}: {error}"
+            );
         }
         journal.insert(&key, value).unwrap();
     }
@@ -137,7 +142,11 @@ fn missing_swapped_and_rewritten_records_are_named() {
         }
     };
     damage("rewritten with a valid checksum", &rewrite(7), "journal record 7: record 8 is not chained");
-    damage("newest rewritten with a valid checksum", &rewrite(newest), "journal record 26: its hash is not the one in the head file");
+    damage(
+        "newest rewritten with a valid checksum",
+        &rewrite(newest),
+        "journal record 26: its hash is not the one in the head file",
+    );
 }
 
 #[test]
@@ -172,7 +181,11 @@ fn old_or_missing_meta_and_state_values_are_noticed() {
     damage("lost state", &|t| drop(t.state.values.remove(b"k\x07")), "the state store: 49 values do not add up");
     damage("lost meta", &|t| drop(t.meta.remove(b"v\0\x01")), "the meta tree");
     damage("flipped vote", &|t| flip(&t.meta, b"v\0\x01"), "the vote of group 1: the checksum does not match");
-    damage("flipped state", &|t| flip(&t.state.values, b"k\x07"), "state value \"k\\x07\": the checksum does not match");
+    damage(
+        "flipped state",
+        &|t| flip(&t.state.values, b"k\x07"),
+        "state value \"k\\x07\": the checksum does not match",
+    );
 }
 
 #[test]

@@ -19,7 +19,14 @@ fn everything_survives_reopening() {
         write(&store, Write::Truncate { group: A, from: 390 }).unwrap();
         write(&store, Write::Purge { group: A, upto: 10, mark: Bytes::from_static(b"ten") }).unwrap();
         write(&store, Write::Vote { group: B, vote: Bytes::from_static(b"vote") }).unwrap();
-        write(&store, Write::Append { group: B, entries: vec![EntryRecord { index: 7, term: 3, payload: vec![9; 1 << 20].into() }] }).unwrap();
+        write(
+            &store,
+            Write::Append {
+                group: B,
+                entries: vec![EntryRecord { index: 7, term: 3, payload: vec![9; 1 << 20].into() }],
+            },
+        )
+        .unwrap();
         write(&store, Write::State(vec![state("small", 10, 1), state("large", 1 << 20, 2)])).unwrap();
         ([store.group(A), store.group(B)], [store.entries(A, 0..1000).unwrap(), store.entries(B, 0..1000).unwrap()])
     };
