@@ -31,7 +31,9 @@ pub(super) fn weight(write: &Write) -> usize {
             Write::Append { entries, .. } => entries.iter().map(|e| e.payload.len() + FIXED).sum(),
             Write::Truncate { .. } => 0,
             Write::Vote { vote: mark, .. } | Write::Purge { mark, .. } => mark.len(),
-            Write::State(changes) => changes.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, |v| v.len()) + FIXED).sum(),
+            Write::State(changes) => {
+                changes.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, |v| v.len()) + FIXED).sum()
+            }
         }
 }
 

@@ -186,7 +186,10 @@ fn malformed_writes_are_refused_and_change_nothing(store: &dyn Storage) {
 
 fn large_entries_come_back_whole(store: &dyn Storage) {
     let sizes = [0, 1, 50_000, 60_000, super::RECORD_BYTES_MAX, 5, 1 << 20, 3 << 20, 7];
-    let entries: Vec<_> = (1u64..).zip(sizes).map(|(index, size)| EntryRecord { index, term: index, payload: pattern(index, size) }).collect();
+    let entries: Vec<_> = (1u64..)
+        .zip(sizes)
+        .map(|(index, size)| EntryRecord { index, term: index, payload: pattern(index, size) })
+        .collect();
     must(store, Write::Append { group: A, entries: entries.clone() });
     assert_eq!(store.entries(A, 0..100).expect("entries"), entries);
     assert_eq!(store.entries(A, 8..9).expect("entries"), entries[7..8]);
@@ -217,7 +220,10 @@ fn state_values_may_be_large_and_replaced(store: &dyn Storage) {
         assert_eq!(store.get(b"large").expect("get"), Some(pattern(seed, size)));
     }
     let all = store.scan(b"", b"z", 10).expect("scan");
-    assert_eq!(all.iter().map(|(k, v)| (k.as_slice(), v.len())).collect::<Vec<_>>(), [(&b"large"[..], (96 << 10) + 1), (b"small", 8)]);
+    assert_eq!(
+        all.iter().map(|(k, v)| (k.as_slice(), v.len())).collect::<Vec<_>>(),
+        [(&b"large"[..], (96 << 10) + 1), (b"small", 8)]
+    );
     must(store, Write::State(vec![(b"large".to_vec(), None)]));
     assert_eq!(store.get(b"large").expect("get"), None);
 }
@@ -260,7 +266,11 @@ fn completions_come_in_order_and_after_the_sync(factory: Factory<'_>) {
     let (tx, rx) = mpsc::channel();
     for number in 1..=50u64 {
         let tx = tx.clone();
-        let what = if number == 25 { append(A, 1000..1001, 1) } else { append(GroupId(number as u16 % 4 + 10), number..number, 1) };
+        let what = if number == 25 {
+            append(A, 1000..1001, 1)
+        } else {
+            append(GroupId(number as u16 % 4 + 10), number..number, 1)
+        };
         let what = if number == 1 { append(A, 1..2, 1) } else { what };
         store.submit(what, Box::new(move |result| drop(tx.send((number, result)))));
     }

@@ -62,7 +62,9 @@ impl SledStorage {
             let mut reader = Reader { trees: &self.trees, last: None };
             let mut entries = Vec::new();
             match places.iter().try_for_each(|run| reader.run(group, run, &mut entries)) {
-                Err(Miss::Gone(seq)) if self.is_still_at(group, &places, seq) => return Err(corrupt_record(seq, "missing".into())),
+                Err(Miss::Gone(seq)) if self.is_still_at(group, &places, seq) => {
+                    return Err(corrupt_record(seq, "missing".into()));
+                }
                 // It was purged between the look into the index and the read: look again.
                 Err(Miss::Gone(_)) => {}
                 Err(Miss::Failed(error)) => return Err(error),
@@ -73,7 +75,10 @@ impl SledStorage {
 
     fn is_still_at(&self, group: GroupId, places: &[Run<Place>], seq: u64) -> bool {
         let uses = |run: &Run<Place>| matches!(run.place, Place::Stored(at) if at.records().contains(&seq));
-        places.iter().filter(|run| uses(run)).any(|run| self.pipeline.view(|index| index.places(group, run.first..run.end)).iter().any(uses))
+        places
+            .iter()
+            .filter(|run| uses(run))
+            .any(|run| self.pipeline.view(|index| index.places(group, run.first..run.end)).iter().any(uses))
     }
 }
 
@@ -109,8 +114,12 @@ impl Storage for SledStorage {
 
 /// sled can panic when it reads a damaged page.
 fn guarded<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|panic| Err(Error::Corrupt { place: "the database".into(), detail: format!("sled panicked: {}", panic_text(panic.as_ref())) }))
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        Err(Error::Corrupt {
+            place: "the database".into(),
+            detail: format!("sled panicked: {}", panic_text(panic.as_ref())),
+        })
+    })
 }
 
 /// Why a read did not succeed.
@@ -168,7 +177,11 @@ impl Reader<'_> {
         }
         let (term, total) = entry;
         if payload.len() != total {
-            return Err(corrupt_record(at.seq, format!("group {}, entry {index}: {} of {total} bytes", group.0, payload.len())).into());
+            return Err(corrupt_record(
+                at.seq,
+                format!("group {}, entry {index}: {} of {total} bytes", group.0, payload.len()),
+            )
+            .into());
         }
         into.push(EntryRecord { index, term, payload: payload.freeze() });
         Ok(())

@@ -54,14 +54,16 @@ pub(super) struct Engine {
     pub faults: Faults,
 }
 
+/// Where the entries of each append went: group, ticket, places.
+type Places = Vec<(GroupId, u64, Vec<Run<At>>)>;
+
 /// A group of writes, ready for sled.
 struct Batch {
     records: Vec<Sealed>,
     dropped: std::ops::Range<u64>,
     meta: Vec<Put>,
     state: StateBatch,
-    /// Where the entries of each append went: group, ticket, places.
-    places: Vec<(GroupId, u64, Vec<Run<At>>)>,
+    places: Places,
 }
 
 impl Backend for Engine {
@@ -98,7 +100,7 @@ impl Engine {
         Ok(Batch { records, dropped, meta, state, places })
     }
 
-    fn plan_job(&mut self, ticket: u64, job: &Job, packer: &mut Packer, meta: &mut Vec<Put>, places: &mut Vec<(GroupId, u64, Vec<Run<At>>)>) {
+    fn plan_job(&mut self, ticket: u64, job: &Job, packer: &mut Packer, meta: &mut Vec<Put>, places: &mut Places) {
         match job {
             Job::Append { group, entries } => {
                 let runs = packer.append(*group, entries);
@@ -125,8 +127,16 @@ impl Engine {
 
     /// State changes leave a mark in the journal too: it moves the chain on, so that the head note
     /// guards them as well.
-    fn plan_state(&mut self, jobs: &[(u64, Job)], packer: &mut Packer, meta: &mut Vec<Put>) -> Result<StateBatch, Error> {
-        let changes = jobs.iter().filter_map(|(_, job)| if let Job::State(changes) = job { Some(changes) } else { None }).flatten();
+    fn plan_state(
+        &mut self,
+        jobs: &[(u64, Job)],
+        packer: &mut Packer,
+        meta: &mut Vec<Put>,
+    ) -> Result<StateBatch, Error> {
+        let changes = jobs
+            .iter()
+            .filter_map(|(_, job)| if let Job::State(changes) = job { Some(changes) } else { None })
+            .flatten();
         let mut digest = self.meta.state;
         let batch = self.trees.state.plan(changes, &mut digest)?;
         if !batch.values.is_empty() {
@@ -143,13 +153,18 @@ impl Engine {
         dropped
     }
 
-    fn apply(&self, batch: Batch) -> Result<Vec<(GroupId, u64, Vec<Run<At>>)>, Error> {
+    fn apply(&self, batch: Batch) -> Result<Places, Error> {
         let records = batch.records.into_iter().map(|record| (journal_key(record.seq), Some(IVec::from(record.bytes))));
         let journal: Changes = records.chain(batch.dropped.map(|seq| (journal_key(seq), None))).collect();
         let meta: Changes = batch.meta.into_iter().map(|(key, value)| (key.into(), Some(value.into()))).collect();
         let trees = &self.trees;
         let _changing = (!batch.state.values.is_empty()).then(|| self.gate.write());
-        let work = [(&trees.journal, journal), (&trees.meta, meta), (&trees.state.values, batch.state.values), (&trees.state.parts, batch.state.parts)];
+        let work = [
+            (&trees.journal, journal),
+            (&trees.meta, meta),
+            (&trees.state.values, batch.state.values),
+            (&trees.state.parts, batch.state.parts),
+        ];
         let touched: Vec<&(&Tree, Changes)> = work.iter().filter(|(_, changes)| !changes.is_empty()).collect();
         let trees: Vec<&Tree> = touched.iter().map(|(tree, _)| *tree).collect();
         trees

@@ -48,7 +48,8 @@ impl HeadFile {
         let path = dir.join(FILE);
         let unusable = |e: io::Error| Error::Unusable { path: path.display().to_string(), detail: e.to_string() };
         let existed = path.try_exists().map_err(unusable)?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unusable)?;
         if !existed {
             file.set_len(2 * SLOT_SPACING).map_err(unusable)?;
             return Ok((Self { file, next_slot: 0 }, None));

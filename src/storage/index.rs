@@ -2,7 +2,8 @@
 //! still queued are served from memory.
 
 use super::{
-    EntryRecord, GroupId, GroupState, admission::Bounds,
+    EntryRecord, GroupId, GroupState,
+    admission::Bounds,
     ledger::span,
     pipeline::{Job, View},
     runs::{At, Run, Runs},
@@ -70,11 +71,20 @@ impl Index {
 
     /// The queued entries of `ticket` are stored now.
     pub fn settle(&mut self, group: GroupId, ticket: u64, stored: Vec<Run<At>>) {
-        let (Some(first), Some(last)) = (stored.first().map(|run| run.first), stored.last().map(|run| run.end - 1)) else { return };
+        let (Some(first), Some(last)) = (stored.first().map(|run| run.first), stored.last().map(|run| run.end - 1))
+        else {
+            return;
+        };
         let runs = &mut self.group_mut(group).runs;
         // A purge may have cut the front off since: what is left is found by the last entry too.
-        let Some(left) = runs.within(first..last + 1).find(|run| matches!(run.place, Place::Queued { ticket: t, .. } if t == ticket)) else { return };
-        let pieces = stored.into_iter().map(|run| Run { first: run.first, end: run.end, place: Place::Stored(run.place) });
+        let Some(left) = runs
+            .within(first..last + 1)
+            .find(|run| matches!(run.place, Place::Queued { ticket: t, .. } if t == ticket))
+        else {
+            return;
+        };
+        let pieces =
+            stored.into_iter().map(|run| Run { first: run.first, end: run.end, place: Place::Stored(run.place) });
         runs.replace(left.first, &left.place, pieces);
     }
 }

@@ -99,7 +99,9 @@ impl Ledger {
 
     fn count(&mut self, at: &At, entries: u64, add: bool) {
         for seq in at.records() {
-            let Some(record) = seq.checked_sub(self.base).and_then(|at| self.records.get_mut(at as usize)) else { continue };
+            let Some(record) = seq.checked_sub(self.base).and_then(|at| self.records.get_mut(at as usize)) else {
+                continue;
+            };
             record.live = if add { record.live + entries } else { record.live.saturating_sub(entries) };
         }
     }

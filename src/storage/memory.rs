@@ -100,7 +100,8 @@ impl Backend for Writer {
     type View = Contents;
 
     fn commit(&mut self, jobs: &[(u64, Job)], shared: &Shared<Contents>) -> Result<(), Error> {
-        let changes = || jobs.iter().filter_map(|(_, job)| if let Job::State(changes) = job { Some(changes) } else { None });
+        let changes =
+            || jobs.iter().filter_map(|(_, job)| if let Job::State(changes) = job { Some(changes) } else { None });
         shared.view(|contents| changes().for_each(|changes| contents.change_state(changes)));
         self.faults.before_sync()?;
         let mut disk = self.disk.lock();
@@ -210,6 +211,8 @@ impl Storage for MemoryStorage {
             return Ok(Vec::new());
         }
         let range = start.to_vec()..end.to_vec();
-        Ok(self.pipeline.view(|contents| contents.state.range(range).take(limit).map(|(k, v)| (k.clone(), v.clone())).collect()))
+        Ok(self
+            .pipeline
+            .view(|contents| contents.state.range(range).take(limit).map(|(k, v)| (k.clone(), v.clone())).collect()))
     }
 }

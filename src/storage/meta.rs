@@ -73,7 +73,10 @@ impl Meta {
 
     pub fn set_state(&mut self, state: StateDigest) -> Put {
         self.state = state;
-        self.put(b"s".to_vec(), &[&state.sum.to_le_bytes(), &state.count.to_le_bytes(), &state.next_part_id.to_le_bytes()])
+        self.put(
+            b"s".to_vec(),
+            &[&state.sum.to_le_bytes(), &state.count.to_le_bytes(), &state.next_part_id.to_le_bytes()],
+        )
     }
 
     /// Takes in a pair found at open.

@@ -9,7 +9,7 @@
 //!
 //! Writes of one caller become durable in the order in which they were submitted. A write that
 //! fails poisons the store (POISON-ON-FSYNC-FAILURE): this and every later `done` gets the error,
-//! nothing is retried over it. This module knows nothing of Raft: entries, votes and purge marks
+//! nothing is retried over it; reads then still show what was queued, so stop using the store. This module knows nothing of Raft: entries, votes and purge marks
 //! are bytes to it.
 //!
 //! | file | is |
@@ -19,7 +19,7 @@
 //! | `record`, `pack` | the journal's bytes: records and blocks, read and written |
 //! | `runs`, `index`, `ledger` | where each entry is; which records still hold live ones |
 //! | `meta`, `state`, `head` | votes, purge marks and anchor; the state store; the guard against a lost tail |
-//! | `disk`, `recover`, `engine` | sled opened, checked at start, written to |
+//! | `disk`, `recover`, `replay`, `engine` | sled opened, checked at start, written to |
 //! | `memory` | the twin that can lose unflushed writes |
 //!
 //! docs/storage-format.md has the bytes and the recovery rules.
@@ -40,6 +40,7 @@ mod pack;
 mod pipeline;
 mod record;
 mod recover;
+mod replay;
 mod runs;
 mod state;
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use super::{
     EntryRecord, GroupId,
-    record::{BLOCK_HEADER, Hash, Header, Kind, PART_HEADER, PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADER, hash, write_block_header},
+    record::{
+        BLOCK_HEADER, Hash, Header, Kind, PART_HEADER, PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX, RECORD_HEADER, hash,
+        write_block_header,
+    },
     runs::{At, Run},
 };
 
@@ -55,7 +58,11 @@ impl Packer {
         let mut placed: Vec<Run<At>> = Vec::with_capacity(1);
         let mut left = entries.iter().map(|e| 4 + e.payload.len()).sum::<usize>();
         for entry in entries {
-            let place = if 4 + entry.payload.len() > PAYLOAD_BYTES_MAX { self.add_in_parts(group, entry) } else { self.add(group, entry, left) };
+            let place = if 4 + entry.payload.len() > PAYLOAD_BYTES_MAX {
+                self.add_in_parts(group, entry)
+            } else {
+                self.add(group, entry, left)
+            };
             left -= 4 + entry.payload.len();
             match placed.last_mut() {
                 Some(run) if run.place == place => run.end = entry.index + 1,
@@ -89,7 +96,8 @@ impl Packer {
     /// same append are still to come, this entry included.
     fn add(&mut self, group: GroupId, entry: &EntryRecord, left: usize) -> At {
         let bytes = 4 + entry.payload.len();
-        let continues = self.open.as_ref().is_some_and(|o| o.group == group && o.term == entry.term && o.next == entry.index);
+        let continues =
+            self.open.as_ref().is_some_and(|o| o.group == group && o.term == entry.term && o.next == entry.index);
         if !continues || self.room() < bytes {
             self.close();
             self.make_room(BLOCK_HEADER + bytes, BLOCK_HEADER + left);
@@ -209,7 +217,10 @@ mod tests {
         packer.mark(b, Kind::Truncate, 5, 0, &[]);
         assert_eq!(first[0].place, second[0].place);
         let sealed = packer.seal(Hash::default(), 3);
-        assert_eq!(read(&sealed), [(Kind::Append, a, 1, 3), (Kind::Append, a, 4, 1), (Kind::Append, b, 5, 1), (Kind::Truncate, b, 5, 0)]);
+        assert_eq!(
+            read(&sealed),
+            [(Kind::Append, a, 1, 3), (Kind::Append, a, 4, 1), (Kind::Append, b, 5, 1), (Kind::Truncate, b, 5, 0)]
+        );
     }
 
     #[test]

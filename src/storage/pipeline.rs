@@ -33,7 +33,10 @@ impl Job {
     /// The group whose log it changes; none for the state store.
     pub fn group(&self) -> Option<GroupId> {
         match self {
-            Job::Append { group, .. } | Job::Truncate { group, .. } | Job::Vote { group, .. } | Job::Purge { group, .. } => Some(*group),
+            Job::Append { group, .. }
+            | Job::Truncate { group, .. }
+            | Job::Vote { group, .. }
+            | Job::Purge { group, .. } => Some(*group),
             Job::State(_) => None,
         }
     }
@@ -117,7 +120,9 @@ impl<V: View> Shared<V> {
     }
 
     fn wait_for_room(&self, queue: &mut MutexGuard<'_, Queue<V>>, weight: usize) {
-        let full = |q: &Queue<V>| !q.items.is_empty() && (q.items.len() >= self.writes_max || q.bytes + weight > self.bytes_max);
+        let full = |q: &Queue<V>| {
+            !q.items.is_empty() && (q.items.len() >= self.writes_max || q.bytes + weight > self.bytes_max)
+        };
         while full(queue) {
             self.drained.wait(queue);
         }

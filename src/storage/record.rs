@@ -55,7 +55,9 @@ pub(super) enum Kind {
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Append, Self::Part, Self::Truncate, Self::Vote, Self::Purge, Self::State].into_iter().find(|kind| *kind as u8 == byte)
+        [Self::Append, Self::Part, Self::Truncate, Self::Vote, Self::Purge, Self::State]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -130,7 +132,13 @@ impl<'a> Block<'a> {
         let bytes = rest.get(..end).ok_or_else(|| at("its length points past the record"))?;
         let (group, first, count) = (GroupId(u16_at(bytes, 8)), u64_at(bytes, 20), u32_at(bytes, 28));
         if u32_at(bytes, 4) != block_crc(bytes) {
-            return Err(corrupt_block(seq, group, first, count, format!("the checksum of the block at byte {offset} does not match")));
+            return Err(corrupt_block(
+                seq,
+                group,
+                first,
+                count,
+                format!("the checksum of the block at byte {offset} does not match"),
+            ));
         }
         let kind = Kind::from_byte(bytes[10]).ok_or_else(|| at("unknown kind"))?;
         Ok(Self { group, kind, term: u64_at(bytes, 12), first, count, payload: &bytes[BLOCK_HEADER..], seq, offset })
@@ -157,7 +165,9 @@ impl<'a> Block<'a> {
         let mut rest = self.payload;
         for index in self.indexes()? {
             let (length, after) = rest.split_at_checked(4).ok_or_else(|| self.corrupt("an entry is cut off"))?;
-            let (payload, after) = after.split_at_checked(u32_at(length, 0) as usize).ok_or_else(|| self.corrupt("an entry is cut off"))?;
+            let (payload, after) = after
+                .split_at_checked(u32_at(length, 0) as usize)
+                .ok_or_else(|| self.corrupt("an entry is cut off"))?;
             rest = after;
             if range.contains(&index) {
                 into.push(EntryRecord { index, term: self.term, payload: Bytes::copy_from_slice(payload) });
@@ -168,7 +178,8 @@ impl<'a> Block<'a> {
 
     /// Number of this part, length of the whole entry, and the part's bytes.
     pub fn part(&self) -> Result<(u32, usize, &'a [u8]), Error> {
-        let (head, bytes) = self.payload.split_at_checked(PART_HEADER).ok_or_else(|| self.corrupt("a part is cut off"))?;
+        let (head, bytes) =
+            self.payload.split_at_checked(PART_HEADER).ok_or_else(|| self.corrupt("a part is cut off"))?;
         Ok((u32_at(head, 0), u32_at(head, 4) as usize, bytes))
     }
 

@@ -66,7 +66,8 @@ impl StateStore {
         }
         let mut found = Vec::new();
         for pair in self.values.range(range).take(limit) {
-            let (key, stored) = pair.map_err(|e| Error::Corrupt { place: "the state store".into(), detail: e.to_string() })?;
+            let (key, stored) =
+                pair.map_err(|e| Error::Corrupt { place: "the state store".into(), detail: e.to_string() })?;
             found.push((key.to_vec(), self.load(&key, &stored)?));
         }
         Ok(found)
@@ -76,7 +77,8 @@ impl StateStore {
     pub fn verify(&self, expected: StateDigest) -> Result<(), Error> {
         let (mut sum, mut count) = (0u128, 0u64);
         for pair in &self.values {
-            let (key, stored) = pair.map_err(|e| Error::Corrupt { place: "the state store".into(), detail: e.to_string() })?;
+            let (key, stored) =
+                pair.map_err(|e| Error::Corrupt { place: "the state store".into(), detail: e.to_string() })?;
             self.load(&key, &stored)?;
             sum = sum.wrapping_add(u128::from_le_bytes(Stored::parse(&key, &stored)?.hash));
             count += 1;
@@ -84,13 +86,21 @@ impl StateStore {
         if (sum, count) == (expected.sum, expected.count) {
             return Ok(());
         }
-        let detail = format!("{count} values do not add up to the recorded digest of {}: some are missing or old", expected.count);
+        let detail = format!(
+            "{count} values do not add up to the recorded digest of {}: some are missing or old",
+            expected.count
+        );
         Err(Error::Corrupt { place: "the state store".into(), detail })
     }
 
     /// Turns changes into what is to be written, and takes them into the digest.
-    pub fn plan<'a>(&self, changes: impl Iterator<Item = &'a StateChange>, digest: &mut StateDigest) -> Result<StateBatch, Error> {
-        let last: BTreeMap<&[u8], Option<&Bytes>> = changes.map(|(key, value)| (key.as_slice(), value.as_ref())).collect();
+    pub fn plan<'a>(
+        &self,
+        changes: impl Iterator<Item = &'a StateChange>,
+        digest: &mut StateDigest,
+    ) -> Result<StateBatch, Error> {
+        let last: BTreeMap<&[u8], Option<&Bytes>> =
+            changes.map(|(key, value)| (key.as_slice(), value.as_ref())).collect();
         let mut batch = StateBatch::default();
         for (key, value) in last {
             self.plan_removal(key, digest, &mut batch)?;
@@ -162,7 +172,11 @@ fn plan_value(key: &[u8], value: &Bytes, digest: &mut StateDigest, parts: &mut C
         digest.next_part_id += 1;
         stored.extend_from_slice(&(value.len() as u64).to_le_bytes());
         stored.extend_from_slice(&id.to_le_bytes());
-        parts.extend((0u32..).zip(value.chunks(PART_BYTES_MAX)).map(|(number, part)| (part_key(id, number), Some(IVec::from(part)))));
+        parts.extend(
+            (0u32..)
+                .zip(value.chunks(PART_BYTES_MAX))
+                .map(|(number, part)| (part_key(id, number), Some(IVec::from(part)))),
+        );
     }
     stored.into()
 }

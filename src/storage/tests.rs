@@ -1,7 +1,8 @@
 //! Tests of the stores as wholes; adversity is in its own files.
 
+mod crash;
 mod damage;
-mod kill;
+mod model;
 mod reopen;
 
 use super::{conformance::*, *};
@@ -60,10 +61,13 @@ fn a_completion_may_own_the_last_handle() {
     let store: Arc<dyn Storage> = Arc::new(open(dir.path()).unwrap());
     let (tx, rx) = std::sync::mpsc::channel();
     let handle = store.clone();
-    store.submit(append(GroupId(1), 1..2, 1), Box::new(move |result| {
-        drop(handle);
-        drop(tx.send(result));
-    }));
+    store.submit(
+        append(GroupId(1), 1..2, 1),
+        Box::new(move |result| {
+            drop(handle);
+            drop(tx.send(result));
+        }),
+    );
     drop(store);
     rx.recv().unwrap().unwrap();
 }
