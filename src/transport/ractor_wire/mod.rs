@@ -247,3 +247,14 @@ impl RactorWire {
         self.sessions.hang_up_all();
     }
 }
+
+#[cfg(test)]
+impl RactorWire {
+    pub(super) fn rejected(&self) -> u64 {
+        self.rejected.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(super) fn unproven(&self) -> usize {
+        self.lobby.len()
+    }
+}
