@@ -107,6 +107,22 @@ fn a_stalled_member_is_not_declared_down_within_the_suspicion_time() {
 }
 
 #[test]
+fn a_suspect_keeps_its_time_when_the_suspecting_node_stalls() {
+    for seed in 1..=10 {
+        let mut simulation = joined(2, seed);
+        simulation.cut.insert((0, 1));
+        simulation.run_until("node 0 suspects node 1", SECOND * 10, |s| s.state(0, 1) == Some(State::Suspect));
+        simulation.cut.clear();
+        // The suspicion would run out during the stall, and the answer to it overflows the socket.
+        simulation.backlog_max = 0;
+        simulation.pause(0, MS * 5500);
+        simulation.run_for(SECOND * 30);
+        assert!(!simulation.downs.iter().any(|(who, ..)| *who == 0), "seed {seed}: {:?}", simulation.downs);
+        assert_eq!(simulation.engine(0).counts().stalls, 1, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_member_stalled_for_long_is_declared_down_and_comes_back_as_itself() {
     let mut simulation = joined(5, 3);
     simulation.pause(1, SECOND * 40);

@@ -15,6 +15,8 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) struct Simulation {
     pub now: Duration,
     pub loss: f64,
+    /// Packets that wait for a paused node at most; further ones are lost.
+    pub backlog_max: usize,
     /// Nodes between which nothing passes, both ways.
     pub cut: BTreeSet<(usize, usize)>,
     /// (who, about whom, when) for each time that a view turned to `Down`.
@@ -50,6 +52,7 @@ impl Simulation {
         let mut simulation = Self {
             now: Duration::ZERO,
             loss: 0.0,
+            backlog_max: 1000,
             cut: BTreeSet::new(),
             downs: Vec::new(),
             options,
@@ -171,7 +174,9 @@ impl Simulation {
             return;
         }
         if key.0 < node.paused_until {
-            node.inbox.push(bytes);
+            if node.inbox.len() < self.backlog_max {
+                node.inbox.push(bytes);
+            }
             return;
         }
         node.receive(self.now, &bytes);
