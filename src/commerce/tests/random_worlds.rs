@@ -1,7 +1,11 @@
 //! Random worlds: many orders at once, mail in random order, a moody gateway, cancels, clock
 //! jumps, and people who change the stock. However it goes, it must end well.
 
-use super::{gateway::Mood, new_order, world::{Mail, World}};
+use super::{
+    gateway::Mood,
+    new_order,
+    world::{Mail, World},
+};
 use crate::commerce::{
     order::{self, Order, Status},
     stock,
@@ -63,9 +67,10 @@ fn order_ttl() -> u64 {
 fn place(world: &mut World, dice: &mut Dice) {
     let lines: Vec<_> = (0..=dice.roll(3))
         .map(|_| {
-        let sku = SKUS[if dice.roll(12) == 0 { 3 } else { dice.roll(3) as usize }];
-        (sku, 1 + dice.roll(4) as i64)
-    }).collect();
+            let sku = SKUS[if dice.roll(12) == 0 { 3 } else { dice.roll(3) as usize }];
+            (sku, 1 + dice.roll(4) as i64)
+        })
+        .collect();
     let id = format!("ord_{}", world.orders.len());
     world.ask::<Order>(&id, &order::Command::Place(Box::new(new_order(&lines)))).expect("a new id");
 }
@@ -152,8 +157,17 @@ fn random_worlds_visit_every_status_the_saga_drives() {
             }
         }
     }
-    let expected = ["authorized", "cancelled", "compensating", "confirmed", "expired", "needs_attention",
-        "pending", "rejected", "reserved"];
+    let expected = [
+        "authorized",
+        "cancelled",
+        "compensating",
+        "confirmed",
+        "expired",
+        "needs_attention",
+        "pending",
+        "rejected",
+        "reserved",
+    ];
     assert_eq!(visited, BTreeSet::from(expected));
     for money in ["Declined", "Voided", "Refunded", "Unknown", "AuthorizationExpired"] {
         assert!(undone_money.contains(money), "{money} was never seen: {undone_money:?}");

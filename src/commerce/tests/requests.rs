@@ -26,8 +26,15 @@ fn every_wrong_field_is_named_at_once() {
         {"sku": "apple", "quantity": 0, "unit_price": 5},
         {"sku": "a b", "quantity": -1, "unit_price": -5}], "metadata": {"": "x"}}"#;
     let order: PlaceOrder = serde_json::from_str(body).expect("parses");
-    let expected = ["customer_id", "currency", "items[0].quantity", "items[1].sku", "items[1].quantity",
-        "items[1].unit_price", "metadata."];
+    let expected = [
+        "customer_id",
+        "currency",
+        "items[0].quantity",
+        "items[1].sku",
+        "items[1].quantity",
+        "items[1].unit_price",
+        "metadata.",
+    ];
     assert_eq!(wrong(order.validate()), expected);
 }
 
@@ -53,7 +60,8 @@ fn long_strings_and_much_metadata_are_refused() {
     order.customer_id = "c".repeat(129);
     order.payment_method = "p\n".into();
     order.items[0].sku = "s".repeat(65);
-    order.metadata = (0..21).map(|key| (key.to_string(), "v".repeat(if key == 0 { 501 } else { 1 }))).collect();
+    order.metadata =
+        (0..21).map(|key| (key.to_string(), "v".repeat(if key == 0 { 501 } else { 1 }))).collect();
     let expected = ["customer_id", "payment_method", "items[0].sku", "metadata", "metadata.0"];
     assert_eq!(wrong(order.validate()), expected);
 }

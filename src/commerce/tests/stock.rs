@@ -5,10 +5,11 @@ use crate::commerce::{
     StockView,
     order::{self, Order, Refusal},
     stock::{
-        Command, Leg, RESERVATIONS_MAX, Rejection, Reply, Route, SWEEP_BATCH_MAX, State, Stock, Undo, UndoLeg,
+        Command, Event, Leg, RESERVATIONS_MAX, Rejection, Reply, Route, SWEEP_BATCH_MAX, State, Stock, Undo,
+        UndoLeg,
     },
 };
-use crate::entity::{codec, decode_command};
+use crate::entity::{Entity, codec, decode_command};
 
 const TTL_MS: u64 = 60_000;
 
@@ -91,17 +92,14 @@ fn a_sweep_ends_a_bounded_number_and_comes_back_for_the_rest() {
 #[test]
 fn the_number_of_open_reservations_is_bounded_and_the_state_stays_small() {
     let mut world = stocked(1_000_000);
+    let full = &mut world.stocks.get_mut("apple").expect("stocked").state;
     for order in 0..RESERVATIONS_MAX {
-        let id = format!("ord_{order:0>60}");
-        tell(&mut world, reserve(&id, 1, START_MS + TTL_MS));
-        world.mail.clear();
+        let order_id = format!("ord_{order:0>60}");
+        Stock::evolve(full, &Event::Reserved { order_id, quantity: 1, expires_at_ms: START_MS + TTL_MS });
     }
     tell(&mut world, reserve("ord_last", 1, START_MS + TTL_MS));
-    let refused = order::Command::StockRefused {
-        done: 0,
-        sku: "apple".into(),
-        refusal: Refusal::TooManyReservations,
-    };
+    let refused =
+        order::Command::StockRefused { done: 0, sku: "apple".into(), refusal: Refusal::TooManyReservations };
     assert_eq!(answers(&mut world), [("ord_last".to_owned(), refused)]);
     let bytes = codec::encode("state", state(&world)).expect("fits").len();
     assert!(bytes < codec::VALUE_BYTES_MAX * 3 / 4, "{bytes} bytes");
