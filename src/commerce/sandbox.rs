@@ -26,7 +26,10 @@ pub enum SandboxAnswer {
     /// The operation took place, but nobody hears of it: end the attempt as a timeout.
     Lost,
     /// Reply after so many milliseconds.
-    Slow { ms: u64, response: GatewayResponse },
+    Slow {
+        ms: u64,
+        response: GatewayResponse,
+    },
     /// Nothing took place: end the attempt as a failure that may be retried.
     Unavailable,
 }

@@ -12,28 +12,46 @@ use std::sync::Arc;
 pub enum Command {
     Place(Box<NewOrder>),
     /// Before shipping: take everything back. On an order that needs attention: try again.
-    Cancel { reason: String },
+    Cancel {
+        reason: String,
+    },
     /// From stock: every leg is held.
     StockReserved,
     /// From stock: the leg after the first `done` cannot be had.
-    StockRefused { done: u16, sku: String, refusal: Refusal },
+    StockRefused {
+        done: u16,
+        sku: String,
+        refusal: Refusal,
+    },
     /// From stock: every leg is committed.
     StockCommitted,
     /// From stock: the reservation of the leg after the first `done` had run out.
-    CommitRefused { done: u16 },
+    CommitRefused {
+        done: u16,
+    },
     /// From stock: a reservation ran out.
-    ReservationExpired { sku: String },
+    ReservationExpired {
+        sku: String,
+    },
     /// From stock: what was held or committed has been given back.
     StockUndone,
     PaymentAuthorized,
-    PaymentDeclined { reason: String },
+    PaymentDeclined {
+        reason: String,
+    },
     PaymentCaptured,
     /// The authorization stands, but could not be captured.
-    CaptureDeclined { reason: String },
+    CaptureDeclined {
+        reason: String,
+    },
     /// From payment: no money is kept.
-    PaymentReversed { outcome: Reversal },
+    PaymentReversed {
+        outcome: Reversal,
+    },
     /// From payment: it cannot say what became of the money, or cannot give it back.
-    PaymentUnresolved { reason: String },
+    PaymentUnresolved {
+        reason: String,
+    },
 }
 
 /// Why a stock does not reserve.
@@ -41,7 +59,9 @@ pub enum Command {
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     UnknownSku,
-    InsufficientStock { available: u64 },
+    InsufficientStock {
+        available: u64,
+    },
     TooManyReservations,
     /// The reservation would have run out before it began.
     TooLate,
@@ -70,20 +90,37 @@ pub struct Event {
 pub enum Fact {
     Placed(Arc<Details>),
     StockReserved,
-    StockRefused { done: u16, ending: Ending },
+    StockRefused {
+        done: u16,
+        ending: Ending,
+    },
     PaymentAuthorized,
     StockCommitted,
     PaymentCaptured,
-    PaymentDeclined { reason: String },
-    CaptureDeclined { reason: String },
-    CommitRefused { done: u16 },
-    ReservationExpired { sku: String },
-    CompensationStarted { ending: Ending },
+    PaymentDeclined {
+        reason: String,
+    },
+    CaptureDeclined {
+        reason: String,
+    },
+    CommitRefused {
+        done: u16,
+    },
+    ReservationExpired {
+        sku: String,
+    },
+    CompensationStarted {
+        ending: Ending,
+    },
     UndoStarted,
     StockUndone,
     ReversalStarted,
-    PaymentReversed { outcome: Reversal },
-    AttentionNeeded { reason: String },
+    PaymentReversed {
+        outcome: Reversal,
+    },
+    AttentionNeeded {
+        reason: String,
+    },
     CompensationResumed,
     /// Everything is given back; the order is now what its ending says.
     Ended,

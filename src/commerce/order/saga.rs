@@ -6,7 +6,7 @@
 
 use super::{
     Command, Details, Ending, Event, Fact, ID_BYTES_MAX, NewOrder, Order, PaymentTrack, Rejection, Reply,
-    Status, StockTrack, State, payment_id,
+    State, Status, StockTrack, payment_id,
 };
 use crate::commerce::{
     draft::Draft,
@@ -76,7 +76,9 @@ impl Saga<'_> {
             return Err(Rejection::AlreadyExists);
         }
         if self.context.id.len() > ID_BYTES_MAX {
-            return Err(Rejection::Invalid { detail: format!("an order id has at most {ID_BYTES_MAX} bytes") });
+            return Err(Rejection::Invalid {
+                detail: format!("an order id has at most {ID_BYTES_MAX} bytes"),
+            });
         }
         let now_ms = self.context.now_ms;
         let details = order.into_details(now_ms).map_err(|detail| Rejection::Invalid { detail })?;

@@ -39,22 +39,40 @@ pub struct Event {
 #[serde(rename_all = "snake_case")]
 pub enum Fact {
     AuthorizationRequested(Authorize),
-    Authorized { reference: String },
-    Declined { reason: String },
+    Authorized {
+        reference: String,
+    },
+    Declined {
+        reason: String,
+    },
     CaptureRequested,
-    Captured { reference: String },
-    CaptureDeclined { reason: String },
+    Captured {
+        reference: String,
+    },
+    CaptureDeclined {
+        reason: String,
+    },
     /// A reversal overtook the authorization, which now never begins.
-    VoidedBeforeAuthorization { order_id: String },
+    VoidedBeforeAuthorization {
+        order_id: String,
+    },
     ReversalRequested,
     VoidRequested,
-    Voided { reference: String },
+    Voided {
+        reference: String,
+    },
     RefundRequested,
-    Refunded { reference: String },
+    Refunded {
+        reference: String,
+    },
     /// The gateway refused to void or refund.
-    ReversalDeclined { reason: String },
+    ReversalDeclined {
+        reason: String,
+    },
     /// The task in flight gave up without an answer; a query follows.
-    OutcomeUnknown { error: String },
+    OutcomeUnknown {
+        error: String,
+    },
 }
 
 /// Other entities hear from a payment by a command of their own.

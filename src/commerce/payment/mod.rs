@@ -258,7 +258,10 @@ fn query_wait_ms(round: u32) -> u64 {
     QUERY_WAIT_MIN_MS.saturating_mul(1 << doublings).min(QUERY_WAIT_MAX_MS)
 }
 
-#[expect(clippy::expect_used, reason = "a request that cannot be encoded is a defect of its type, as in Effect::tell")]
+#[expect(
+    clippy::expect_used,
+    reason = "a request that cannot be encoded is a defect of its type, as in Effect::tell"
+)]
 fn task(request: &GatewayRequest, tag: String) -> Effect {
     let payload = request.encode().expect("a gateway request must be encodable");
     Effect::task_with_retry(gateway::HANDLER, tag, payload, RETRY)

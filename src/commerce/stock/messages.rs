@@ -57,17 +57,39 @@ pub struct UndoLeg {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    Put { on_hand: u64, backorder_limit: u64 },
-    Adjusted { delta: i64, reason: String },
-    Reserved { order_id: String, quantity: u32, expires_at_ms: u64 },
-    Committed { order_id: String },
-    Released { order_id: String },
+    Put {
+        on_hand: u64,
+        backorder_limit: u64,
+    },
+    Adjusted {
+        delta: i64,
+        reason: String,
+    },
+    Reserved {
+        order_id: String,
+        quantity: u32,
+        expires_at_ms: u64,
+    },
+    Committed {
+        order_id: String,
+    },
+    Released {
+        order_id: String,
+    },
     /// Committed units of an order that was never shipped came back.
-    Restocked { order_id: String, quantity: u32 },
+    Restocked {
+        order_id: String,
+        quantity: u32,
+    },
     /// A commit came after the deadline.
-    Expired { order_id: String },
+    Expired {
+        order_id: String,
+    },
     /// The timer fired: these orders' reservations ended; the next sweep is at that time.
-    Swept { expired: Vec<String>, next_sweep_ms: Option<u64> },
+    Swept {
+        expired: Vec<String>,
+        next_sweep_ms: Option<u64>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

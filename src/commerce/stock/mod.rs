@@ -180,7 +180,8 @@ fn sweep(state: &State, context: &Context<'_>) -> Decision<Stock> {
     let expired = state.expired(context.now_ms, SWEEP_BATCH_MAX);
     let next_sweep_ms = state.sweep_after(&expired, context.now_ms);
     let notice = order::Command::ReservationExpired { sku: context.id.to_owned() };
-    let notices: Vec<_> = expired.iter().map(|order| Effect::tell::<Order>(order.as_str(), &notice)).collect();
+    let notices: Vec<_> =
+        expired.iter().map(|order| Effect::tell::<Order>(order.as_str(), &notice)).collect();
     Decision::accept(vec![Event::Swept { expired, next_sweep_ms }], Reply::Ack)
         .with_all(next_sweep_ms.map(sweep_at))
         .with_all(notices)

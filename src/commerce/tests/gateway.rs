@@ -1,0 +1,79 @@
+//! A card gateway with a ledger, for the little world: the independent witness of what was
+//! charged. It checks ONE-KEY-PER-CHARGE itself.
+
+use crate::commerce::gateway::{GatewayRequest, GatewayResponse, Operation};
+use std::collections::BTreeMap;
+
+#[derive(Default)]
+pub struct Gateway {
+    /// By key: what was asked first, and the answer that every repetition gets.
+    pub ledger: BTreeMap<String, (GatewayRequest, GatewayResponse)>,
+}
+
+/// What one task comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Approve,
+    Decline(&'static str),
+    /// Does it, but every answer is lost until the retries are used up.
+    Lose,
+    /// Does nothing, until the retries are used up.
+    Away,
+}
+
+/// Where a payment stands at the gateway, in minor units.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Held on the card, neither captured nor let go.
+    pub held: i64,
+    pub captured: i64,
+    pub refunded: i64,
+}
+
+impl Gateway {
+    pub fn run(&mut self, request: GatewayRequest, mood: Mood) -> Result<GatewayResponse, String> {
+        if mood == Mood::Away {
+            return Err("connection refused".into());
+        }
+        let known = self.ledger.get(&request.key).cloned();
+        if request.operation == Operation::Query {
+            let answer = known.map_or(GatewayResponse::NotFound, |(_, response)| response);
+            return if mood == Mood::Lose { Err("timed out".into()) } else { Ok(answer) };
+        }
+        let response = match (known, mood) {
+            (Some((first, response)), _) => {
+                assert_eq!(first, request, "one key stands for one operation");
+                response
+            }
+            (None, Mood::Decline(reason)) => GatewayResponse::Declined { reason: reason.into() },
+            (None, _) => GatewayResponse::Approved { reference: format!("ref_{}", request.key) },
+        };
+        self.ledger.insert(request.key.clone(), (request, response.clone()));
+        if mood == Mood::Lose { Err("timed out".into()) } else { Ok(response) }
+    }
+
+    pub fn balance(&self, payment_id: &str) -> Balance {
+        let mut balance = Balance::default();
+        let own = |key: &str| key.rsplit_once(':').is_some_and(|(id, _)| id == payment_id);
+        // Key order is not time order, but sums do not mind.
+        for (request, response) in self.ledger.iter().filter(|(key, _)| own(key)).map(|(_, entry)| entry) {
+            let amount = request.amount.amount();
+            match (request.operation, response) {
+                (Operation::Authorize, GatewayResponse::Approved { .. }) => balance.held += amount,
+                (Operation::Capture, GatewayResponse::Approved { .. }) => {
+                    balance.held -= amount;
+                    balance.captured += amount;
+                }
+                (Operation::Void, GatewayResponse::Approved { .. }) => balance.held -= amount,
+                (Operation::Refund, GatewayResponse::Approved { .. }) => balance.refunded += amount,
+                (Operation::Capture, GatewayResponse::Declined { reason })
+                    if reason == "authorization_expired" =>
+                {
+                    balance.held -= amount;
+                }
+                _ => {}
+            }
+        }
+        balance
+    }
+}

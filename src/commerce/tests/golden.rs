@@ -1,0 +1,216 @@
+//! Golden fixtures: events as version 1 wrote them stay readable forever.
+//! tests/fixtures/events/README.md tells how to add to them.
+
+use crate::commerce::{
+    Money, Payment, Stock,
+    order::{Details, Ending, Fact, Item, Order, Reason, Reversal, Status},
+    payment, stock,
+};
+use crate::entity::{
+    Context, Decision, Entity, Versioned,
+    codec::{self, decode},
+    decode_event, encode_event,
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt::Debug, fmt::Write as _, sync::Arc};
+
+const AT_MS: u64 = 1_800_000_000_123;
+
+fn money(amount: i64) -> Money {
+    Money::new(amount, "USD".parse().expect("known")).expect("in range")
+}
+
+fn order_events() -> Vec<crate::commerce::order::Event> {
+    let details = Details {
+        customer_id: "cus_1".into(),
+        items: vec![Item { sku: "apple".into(), quantity: 2, unit_price: 1999 }],
+        total: money(3998),
+        payment_method: "pm_card_ok".into(),
+        backorder: true,
+        metadata: [("channel".to_owned(), "web".to_owned())].into(),
+        created_at_ms: AT_MS,
+        reserved_until_ms: AT_MS + 900_000,
+    };
+    let reason = || "card_declined".to_owned();
+    let ending = |status| Ending { status, reason: Reason { code: "code".into(), detail: "detail".into() } };
+    let facts = vec![
+        Fact::Placed(Arc::new(details)),
+        Fact::StockReserved,
+        Fact::StockRefused { done: 1, ending: ending(Status::Rejected) },
+        Fact::PaymentAuthorized,
+        Fact::StockCommitted,
+        Fact::PaymentCaptured,
+        Fact::PaymentDeclined { reason: reason() },
+        Fact::CaptureDeclined { reason: reason() },
+        Fact::CommitRefused { done: 2 },
+        Fact::ReservationExpired { sku: "apple".into() },
+        Fact::CompensationStarted { ending: ending(Status::Cancelled) },
+        Fact::UndoStarted,
+        Fact::StockUndone,
+        Fact::ReversalStarted,
+        Fact::PaymentReversed { outcome: Reversal::Refunded },
+        Fact::AttentionNeeded { reason: reason() },
+        Fact::CompensationResumed,
+        Fact::Ended,
+    ];
+    facts.into_iter().map(|fact| crate::commerce::order::Event { at_ms: AT_MS, fact }).collect()
+}
+
+fn payment_events() -> Vec<payment::Event> {
+    use payment::Fact::*;
+    let reference = || "auth_1".to_owned();
+    let reason = || "card_declined".to_owned();
+    let order_id = || "ord_1".to_owned();
+    let facts = vec![
+        AuthorizationRequested(payment::Authorize {
+            order_id: order_id(),
+            amount: money(3998),
+            payment_method: "pm_card_ok".into(),
+        }),
+        Authorized { reference: reference() },
+        Declined { reason: reason() },
+        CaptureRequested,
+        Captured { reference: reference() },
+        CaptureDeclined { reason: reason() },
+        VoidedBeforeAuthorization { order_id: order_id() },
+        ReversalRequested,
+        VoidRequested,
+        Voided { reference: reference() },
+        RefundRequested,
+        Refunded { reference: reference() },
+        ReversalDeclined { reason: reason() },
+        OutcomeUnknown { error: "timed out".into() },
+    ];
+    facts.into_iter().map(|fact| payment::Event { at_ms: AT_MS, fact }).collect()
+}
+
+fn stock_events() -> Vec<stock::Event> {
+    use stock::Event::*;
+    let order_id = || "ord_1".to_owned();
+    vec![
+        Put { on_hand: 100, backorder_limit: 7 },
+        Adjusted { delta: -3, reason: "broken".into() },
+        Reserved { order_id: order_id(), quantity: 2, expires_at_ms: AT_MS },
+        Committed { order_id: order_id() },
+        Released { order_id: order_id() },
+        Restocked { order_id: order_id(), quantity: 2 },
+        Expired { order_id: order_id() },
+        Swept { expired: vec![order_id()], next_sweep_ms: Some(AT_MS) },
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("two hex digits");
+    (0..text.len()).step_by(2).map(digits).collect()
+}
+
+/// One line per event: its number in the list above, a space, its bytes.
+fn check<E: Entity>(version: u16, fixture: &str, expected: &[E::Event])
+where
+    E::Event: PartialEq + Debug,
+{
+    let lines = fixture.lines().filter(|line| !line.starts_with('#'));
+    let stored: Vec<_> = lines.map(|line| line.split_once(' ').expect("number and bytes").1).collect();
+    let today: Vec<_> =
+        expected.iter().map(|event| hex(&encode_event::<E>(event).expect("encodes").bytes)).collect();
+    let listing: Vec<_> = today.iter().enumerate().map(|(at, bytes)| format!("{at} {bytes}")).collect();
+    assert_eq!(
+        stored.len(),
+        expected.len(),
+        "{} events would be written as:\n{}",
+        E::TYPE,
+        listing.join("\n")
+    );
+    for (bytes, event) in stored.iter().zip(expected) {
+        let versioned = Versioned { version, bytes: unhex(bytes) };
+        assert_eq!(&decode_event::<E>(&versioned).expect("stays readable"), event);
+    }
+    if version == E::EVENT_VERSION {
+        assert_eq!(stored, today, "the format changed: raise {}'s EVENT_VERSION", E::TYPE);
+    }
+}
+
+#[test]
+fn order_events_of_version_1_stay_readable() {
+    check::<Order>(1, include_str!("../../../tests/fixtures/events/order.v1.hex"), &order_events());
+}
+
+#[test]
+fn payment_events_of_version_1_stay_readable() {
+    check::<Payment>(1, include_str!("../../../tests/fixtures/events/payment.v1.hex"), &payment_events());
+}
+
+#[test]
+fn stock_events_of_version_1_stay_readable() {
+    check::<Stock>(1, include_str!("../../../tests/fixtures/events/stock.v1.hex"), &stock_events());
+}
+
+#[test]
+fn events_of_a_version_from_the_future_are_refused_by_name() {
+    let stored = Versioned { version: 2, bytes: vec![0] };
+    let unknown = codec::Error::UnknownVersion { what: "event", found: 2, known: 1 };
+    assert_eq!(decode_event::<Stock>(&stored), Err(unknown));
+}
+
+/// How an entity reads what an older version of it wrote: `Added` once held a bare number.
+struct Tally;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum TallyEvent {
+    Added { count: u64, by: Option<String> },
+}
+
+#[derive(Serialize, Deserialize)]
+enum TallyEventV1 {
+    Added(u32),
+}
+
+impl Entity for Tally {
+    const TYPE: &'static str = "tally";
+    const EVENT_VERSION: u16 = 2;
+    type State = u64;
+    type Command = u64;
+    type Event = TallyEvent;
+    type Reply = ();
+    type Rejection = String;
+
+    fn decide(_: &u64, count: u64, _: &Context<'_>) -> Decision<Self> {
+        Decision::accept(vec![TallyEvent::Added { count, by: None }], ())
+    }
+
+    fn evolve(state: &mut u64, event: &TallyEvent) {
+        let TallyEvent::Added { count, .. } = event;
+        *state += count;
+    }
+
+    fn upcast_event(version: u16, bytes: &[u8]) -> Result<TallyEvent, codec::Error> {
+        match version {
+            1 => {
+                let TallyEventV1::Added(count) = decode("event", bytes)?;
+                Ok(TallyEvent::Added { count: u64::from(count), by: None })
+            }
+            found => Err(codec::Error::UnknownVersion { what: "event", found, known: Self::EVENT_VERSION }),
+        }
+    }
+}
+
+#[test]
+fn an_upcaster_reads_what_version_1_wrote() {
+    let old =
+        Versioned { version: 1, bytes: codec::encode("event", &TallyEventV1::Added(41)).expect("encodes") };
+    let new = encode_event::<Tally>(&TallyEvent::Added { count: 1, by: Some("me".into()) }).expect("encodes");
+    let mut sum = 0;
+    for stored in [old, new] {
+        Tally::evolve(&mut sum, &decode_event::<Tally>(&stored).expect("readable"));
+    }
+    assert_eq!(sum, 42);
+    let unreadable = decode_event::<Tally>(&Versioned { version: 3, bytes: Vec::new() });
+    assert!(matches!(unreadable, Err(codec::Error::UnknownVersion { found: 3, known: 2, .. })));
+}
