@@ -7,7 +7,10 @@ use super::{
     problem::Problem,
     reply::consistency,
 };
-use crate::cluster::{EntityStatus, NodeStatus};
+use crate::{
+    cluster::{EntityStatus, NodeStatus},
+    config::Sources,
+};
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -96,12 +99,15 @@ pub async fn entity(
     Ok(Json(Inspected { status, state }))
 }
 
-/// The configuration in effect on this node. Secrets are never shown.
+/// The configuration in effect on this node, by `section.key`. Secrets are never shown.
 #[utoipa::path(
     get, path = "/admin/v1/config", tag = "administration",
     responses((status = 200, description = "The configuration", body = Object))
 )]
 pub async fn config(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Problem> {
     Params::none(&uri)?;
-    Ok(Json(json!({"http": *api.options})))
+    // Where each value came from is known to the command line only: `quorate config show`.
+    let shown = api.cluster.config().show_json(&Sources::default());
+    let entries = shown.as_object().into_iter().flatten();
+    Ok(Json(entries.map(|(key, entry)| (key.clone(), entry["value"].clone())).collect()))
 }

@@ -1,6 +1,9 @@
 //! Under which conditions a write takes effect: once per key, and only at a version.
 
-use super::{Options, headers, identity, problem::{Code, Problem}};
+use super::{
+    Options, headers, identity,
+    problem::{Code, Problem},
+};
 use crate::cluster::{AskOptions, Idempotency};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde_json::Value;
@@ -33,9 +36,9 @@ impl<S: Sync> FromRequestParts<S> for Conditions {
 impl Conditions {
     /// The key, on routes that cannot do without.
     pub fn required_key(&self) -> Result<&str, Problem> {
-        self.key.as_deref().ok_or_else(|| {
-            Problem::new(Code::IdempotencyKeyMissing, "this route requires an Idempotency-Key header")
-        })
+        self.key
+            .as_deref()
+            .ok_or_else(|| Problem::new(Code::IdempotencyKeyMissing, "this route requires an Idempotency-Key header"))
     }
 
     /// How to ask the entity, given the request's body (JSON that has been parsed before).

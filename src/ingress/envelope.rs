@@ -13,10 +13,11 @@ use super::{
     headers::{REQUEST_ID, TRACE_ID, Trace},
     problem::{Code, MEDIA_TYPE, Problem},
 };
+use crate::telemetry::names;
 use axum::{
     body::Body,
     extract::{MatchedPath, Request},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -27,7 +28,7 @@ use std::{panic::AssertUnwindSafe, time::Instant};
 pub async fn wrap(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = method_label(request.method());
+    let (method, path) = (request.method().clone(), request.uri().clone());
     let trace = Trace::of(request.headers());
     request.extensions_mut().insert(trace.clone());
 
@@ -38,11 +39,14 @@ pub async fn wrap(mut request: Request, next: Next) -> Response {
     });
     render_problem(&mut response, &trace);
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, trace.request_id);
+    headers.insert(REQUEST_ID, trace.request_id.clone());
     if let Ok(trace_id) = HeaderValue::from_str(&trace.trace_id) {
         headers.insert(TRACE_ID, trace_id);
     }
-    count(route.as_ref(), method, response.status(), started);
+    let trace_id = &*trace.trace_id;
+    let status = response.status();
+    tracing::debug!(%trace_id, method = %method, path = %path, %status, elapsed = ?started.elapsed(), "answered");
+    count(route.as_ref(), status, started);
     response
 }
 
@@ -59,6 +63,9 @@ fn render_problem(response: &mut Response, trace: &Trace) {
             Problem::new(code, code.title())
         }
     };
+    if problem.code.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(trace_id = %trace.trace_id, code = problem.code.as_str(), detail = problem.detail, "answered 500");
+    }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -71,27 +78,12 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
-/// Labels come from closed sets, so that no client can make up new time series.
-fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::HEAD => "HEAD",
-        Method::PATCH => "PATCH",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
-    }
-}
-
-fn count(route: Option<&MatchedPath>, method: &'static str, status: StatusCode, started: Instant) {
+/// The route's template and not its path: no client can make up new time series.
+fn count(route: Option<&MatchedPath>, status: StatusCode, started: Instant) {
     let route = route.map_or_else(|| "(none)".to_owned(), |route| route.as_str().to_owned());
     let status = status.as_str().to_owned();
-    let seconds = started.elapsed().as_secs_f64();
-    metrics::counter!("quorate_http_requests_total", "route" => route.clone(), "method" => method, "status" => status)
-        .increment(1);
-    metrics::histogram!("quorate_http_request_seconds", "route" => route, "method" => method).record(seconds);
+    metrics::counter!(names::HTTP_REQUESTS, "route" => route.clone(), "status" => status).increment(1);
+    metrics::histogram!(names::HTTP_REQUEST_SECONDS, "route" => route).record(started.elapsed().as_secs_f64());
 }
 
 #[cfg(test)]

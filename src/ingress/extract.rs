@@ -287,7 +287,10 @@ mod tests {
         }
         let invalid_utf8 = parse::<serde_json::Value>(b"\"\xff\"").expect_err("must be refused");
         assert_eq!(invalid_utf8.code, Code::MalformedJson);
-        assert_eq!(parse::<serde_json::Value>("[".repeat(100_000).as_bytes()).expect_err("deep").code, Code::MalformedJson);
+        assert_eq!(
+            parse::<serde_json::Value>("[".repeat(100_000).as_bytes()).expect_err("deep").code,
+            Code::MalformedJson
+        );
     }
 
     #[test]

@@ -113,7 +113,8 @@ fn all_routes() -> Router<Api> {
 }
 
 fn finish(router: Router<Api>, cluster: Cluster, options: &Options) -> Router {
-    ops::describe_metrics();
+    // Before the first request is counted.
+    crate::telemetry::metrics();
     let api = Api { cluster, options: Arc::new(options.clone()) };
     router.layer(axum::middleware::from_fn(envelope::wrap)).with_state(api)
 }

@@ -9,7 +9,10 @@ use super::{
     openapi::{Health, ProblemResponse},
     problem::{Code, Problem},
 };
-use crate::cluster::{NodeStatus, Phase};
+use crate::{
+    cluster::{NodeStatus, Phase},
+    telemetry,
+};
 use axum::{
     Json, Router,
     extract::State,
@@ -17,9 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
-use std::sync::LazyLock;
 
 pub fn routes() -> Router<Api> {
     Router::new()
@@ -88,9 +89,8 @@ fn answer(uri: &Uri, checks: Vec<Check>) -> Result<Response, Problem> {
     let mut params = Params::of(uri)?;
     let verbose = params.flag("verbose")?;
     params.finish()?;
-    let listed = || -> Vec<Value> {
-        checks.iter().map(|c| json!({"name": c.name, "ok": c.ok, "detail": c.detail})).collect()
-    };
+    let listed =
+        || -> Vec<Value> { checks.iter().map(|c| json!({"name": c.name, "ok": c.ok, "detail": c.detail})).collect() };
     if let Some(failing) = checks.iter().find(|check| !check.ok) {
         let problem = Problem::new(Code::NotReady, format!("{}: {}", failing.name, failing.detail)).retry_after(1);
         return Err(if verbose { problem.with("checks", json!(listed())) } else { problem });
@@ -105,29 +105,8 @@ fn answer(uri: &Uri, checks: Vec<Check>) -> Result<Response, Problem> {
     responses((status = 200, description = "Metrics in the Prometheus text format", body = String, content_type = "text/plain"))
 )]
 pub async fn metrics_text() -> Response {
-    let text = metrics_handle().map(PrometheusHandle::render).unwrap_or_default();
+    let text = telemetry::metrics().render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-}
-
-/// Upper bounds of the request-time buckets, in seconds.
-const SECONDS_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-
-/// The process's one recorder; `None` when the embedding app has installed its own, which then
-/// gets our metrics too.
-fn metrics_handle() -> Option<&'static PrometheusHandle> {
-    static HANDLE: LazyLock<Option<PrometheusHandle>> = LazyLock::new(|| {
-        let seconds = Matcher::Suffix("_seconds".to_owned());
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(seconds, SECONDS_BUCKETS).ok()?;
-        builder.install_recorder().ok()
-    });
-    HANDLE.as_ref()
-}
-
-/// Names the metrics that the envelope writes. Called once per router, which is harmless.
-pub fn describe_metrics() {
-    _ = metrics_handle();
-    metrics::describe_counter!("quorate_http_requests_total", "Requests by route, method and status.");
-    metrics::describe_histogram!("quorate_http_request_seconds", metrics::Unit::Seconds, "From head read to answer made.");
 }
 
 #[cfg(test)]
@@ -151,7 +130,8 @@ mod tests {
     fn only_a_ready_node_is_ready_and_the_first_failing_check_is_named() {
         let uri = Uri::from_static("/readyz");
         assert!(answer(&uri, readiness(&status(Phase::Ready))).is_ok());
-        for (phase, named) in [(Phase::Joining, "joined"), (Phase::Recovering, "shards"), (Phase::Draining, "serving")] {
+        for (phase, named) in [(Phase::Joining, "joined"), (Phase::Recovering, "shards"), (Phase::Draining, "serving")]
+        {
             let problem = answer(&uri, readiness(&status(phase))).expect_err("not ready");
             assert_eq!(problem.code, Code::NotReady);
             assert!(problem.detail.starts_with(named), "{phase:?}: {}", problem.detail);

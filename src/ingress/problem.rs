@@ -183,9 +183,7 @@ impl Problem {
             [] => format!("cannot {action}: the state is {state}, which is final"),
             _ => format!("cannot {action}: the state is {state}; from there it can become {}", allowed.join(", ")),
         };
-        Self::new(Code::IllegalTransition, detail)
-            .with("state", json!(state))
-            .with("allowed", json!(allowed))
+        Self::new(Code::IllegalTransition, detail).with("state", json!(state)).with("allowed", json!(allowed))
     }
 
     #[must_use]
@@ -228,9 +226,7 @@ impl Problem {
                 U::Overloaded { limit } => {
                     Self::new(Code::Overloaded, format!("{limit} is at its limit; nothing happened")).retry_after(1)
                 }
-                U::EntityFailed { .. } => {
-                    Self::new(Code::EntityFailed, "nothing happened; the entity was restarted")
-                }
+                U::EntityFailed { .. } => Self::new(Code::EntityFailed, "nothing happened; the entity was restarted"),
                 U::UnknownType { entity_type } => {
                     Self::new(Code::UnknownEntityType, format!("no entity type `{entity_type}` is registered"))
                 }

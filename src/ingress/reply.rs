@@ -85,7 +85,10 @@ mod tests {
     #[test]
     fn only_a_replay_says_that_it_is_one() {
         let replay = written(StatusCode::CREATED, &json!({}), 1, true);
-        assert_eq!((replay.status(), &replay.headers()["idempotent-replayed"]), (StatusCode::CREATED, &HeaderValue::from_static("true")));
+        assert_eq!(
+            (replay.status(), &replay.headers()["idempotent-replayed"]),
+            (StatusCode::CREATED, &HeaderValue::from_static("true"))
+        );
         assert!(!written(StatusCode::OK, &json!({}), 1, false).headers().contains_key("idempotent-replayed"));
     }
 }

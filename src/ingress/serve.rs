@@ -5,12 +5,26 @@
 //! end by the bound on them. When the shutdown signal comes, nothing new is accepted, requests in
 //! flight finish within the drain timeout, idle connections close at once.
 
-use super::{Options, problem::{Code, MEDIA_TYPE, Problem}};
-use axum::{Router, body::Body, http::{Request, Response, header}};
+use super::{
+    Options,
+    problem::{Code, MEDIA_TYPE, Problem},
+};
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, header},
+};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
-use hyper_util::{rt::{TokioIo, TokioTimer}, service::TowerToHyperService};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
-use tokio::{net::{TcpListener, TcpStream}, sync::{OwnedSemaphorePermit, Semaphore, watch}, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+};
 
 /// Connections that are being told there are too many; beyond that they are just closed.
 const REFUSALS_MAX: usize = 64;
@@ -67,9 +81,7 @@ struct Server {
 impl Server {
     fn new(router: Router, options: &Options) -> Self {
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(options.header_read_timeout)
-            .max_buf_size(HEAD_BYTES_MAX);
+        http.timer(TokioTimer::new()).header_read_timeout(options.header_read_timeout).max_buf_size(HEAD_BYTES_MAX);
         Self {
             http,
             router,
@@ -204,9 +216,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(async move {
-            serve(listener, router, &options, async { _ = stopped.await }).await
-        });
+        let server = tokio::spawn(async move { serve(listener, router, &options, async { _ = stopped.await }).await });
         Running { address, stop, server, reached, release }
     }
 
@@ -275,7 +285,11 @@ mod tests {
         send(&mut stream, "/slow").await;
         timeout(PATIENCE, running.reached.notified()).await.expect("the request in the handler");
         running.stop.send(()).expect("the server runs");
-        let refused = async { while TcpStream::connect(running.address).await.is_ok() { tokio::task::yield_now().await } };
+        let refused = async {
+            while TcpStream::connect(running.address).await.is_ok() {
+                tokio::task::yield_now().await
+            }
+        };
         timeout(PATIENCE, refused).await.expect("no new connections while draining");
         running.release.notify_one();
         assert!(read_until(&mut stream, "").await.ends_with("slow"));

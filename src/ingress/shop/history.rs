@@ -54,11 +54,7 @@ impl Asked {
 
     /// The page, from up to `limit` + 1 events (sequence, time, what happened): one more than
     /// fits says that there is more.
-    pub fn page<F: Serialize>(
-        &self,
-        id: &str,
-        events: impl Iterator<Item = (u64, u64, F)>,
-    ) -> Result<Page, Problem> {
+    pub fn page<F: Serialize>(&self, id: &str, events: impl Iterator<Item = (u64, u64, F)>) -> Result<Page, Problem> {
         let show = |(sequence, at_ms, fact)| Event::of(id, sequence, at_ms, &fact);
         let mut data = events.map(show).collect::<Result<Vec<_>, _>>().map_err(|error| {
             tracing::error!(%id, %error, "an event cannot be shown as JSON");

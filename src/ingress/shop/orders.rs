@@ -272,7 +272,10 @@ mod tests {
         let reason = Rejection::IllegalTransition { from: Status::Fulfilled, to: Status::Cancelled, allowed };
         let body = rejected("ord_1", &reason).render("t");
         assert_eq!((&body["status"], &body["code"]), (&json!(409), &json!("illegal-transition")));
-        assert_eq!((&body["state"], &body["allowed"]), (&json!("fulfilled"), &json!(["partially_returned", "returned"])));
+        assert_eq!(
+            (&body["state"], &body["allowed"]),
+            (&json!("fulfilled"), &json!(["partially_returned", "returned"]))
+        );
         assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("fulfilled")));
     }
 

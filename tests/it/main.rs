@@ -1,0 +1,3 @@
+//! Tests of the whole in one process. Tests with real processes are in tests/cluster.
+
+mod http;
