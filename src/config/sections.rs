@@ -171,31 +171,17 @@ impl Default for Replication {
 }
 
 /// `[transport]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Transport {}
-
+pub type Transport = crate::transport::Options;
 /// `[membership]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Membership {}
-
+pub type Membership = crate::membership::Options;
 /// `[storage]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Storage {}
+pub type Storage = crate::storage::Options;
+/// `[http]`.
+pub type Http = crate::ingress::Options;
+/// `[telemetry]`.
+pub type Telemetry = crate::telemetry::Options;
 
 /// `[shard]`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shard {}
-
-/// `[http]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Http {}
-
-/// `[telemetry]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Telemetry {}
