@@ -44,3 +44,8 @@ pub mod transport;
 pub use cluster::{Cluster, EntityRef};
 pub use config::Config;
 pub use entity::{Context, Decision, Effect, Entity};
+
+/// The README's example, compiled with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,17 +7,17 @@
 //! Ports and directory are tried here first, because here it is known which key to blame.
 
 use super::{Failure, args, config, output, serve, signals::Signals};
-use crate::{Cluster, Config, cluster::StartError, config::Loaded};
+use crate::{Cluster, Config, cluster::StartError, config::Loaded, telemetry};
 use std::{
     fs, io,
     net::{TcpListener, UdpSocket},
     path::Path,
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::oneshot, task::JoinHandle};
 
-/// Longest time that a drain may take before the process ends anyway.
-const DRAIN_MAX: Duration = Duration::from_secs(30);
+/// Longest time that the shards may take to move away before the process ends anyway.
+const HAND_OVER_MAX: Duration = Duration::from_secs(30);
 
 pub(super) fn run(args: &args::Node) -> Result<(), Failure> {
     let Loaded { config, sources } = config::load(&args.settings)?;
@@ -29,6 +29,8 @@ pub(super) fn run(args: &args::Node) -> Result<(), Failure> {
         )));
     }
     config.cluster.resolve_secret().map_err(Failure::usage)?;
+    // A second setup cannot be: this process runs one node.
+    telemetry::init(&config.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
     usable_directory(&config.node.data_dir)?;
     let http = bind_http(&config)?;
     try_cluster_port(&config)?;
@@ -47,52 +49,43 @@ async fn live(config: Config, http: TcpListener, drain_on_stdin_eof: bool) -> Re
     }
     let cluster = tokio::select! {
         started = serve::start(config.clone()) => started.map_err(refused)?,
-        why = signals.next() => return Ok(stopped_early(&config, why)),
+        why = signals.next() => {
+            // Nothing to hand over yet.
+            output::note(&format!("{why}: {} stops before it had started", config.node.name));
+            return Ok(());
+        }
     };
     let http = tokio::net::TcpListener::from_std(http)
         .map_err(|error| Failure::operation(format!("cannot serve HTTP: {error}")))?;
-    let (stop, stopping) = watch::channel(false);
-    let served = tokio::spawn(serve_until(http, cluster.clone(), stopping));
+    let (stop, stopped) = oneshot::channel();
+    let options = config.http.clone();
+    let serving = cluster.clone();
+    let served = tokio::spawn(async move {
+        // An error means that the other end is gone, which is as good a reason to stop.
+        serve::http(http, serving, &options, async { _ = stopped.await }).await
+    });
     let why = signals.next().await;
     tracing::info!(node = %config.node.name, "{why}: draining");
     // An error would mean that nobody serves any more: then there is nothing to stop.
-    let _ = stop.send(true);
+    _ = stop.send(());
     tokio::select! {
-        drained = tokio::time::timeout(DRAIN_MAX, drain(cluster, served)) => {
-            drained.map_err(|_| Failure::operation(format!("the drain took longer than {DRAIN_MAX:?}; stopped anyway, nothing acknowledged is lost")))?
-        }
-        signal = signals.next() => {
-            output::note(&format!("{signal} again: stopping at once"));
-            Err(Failure::operation("stopped before the drain was over; nothing acknowledged is lost"))
-        }
+        drained = drain(&cluster, served) => drained,
+        signal = signals.next() => Err(Failure::operation(format!(
+            "{signal} again: stopped before the drain was over; nothing acknowledged is lost"
+        ))),
     }
 }
 
-async fn serve_until(
-    listener: tokio::net::TcpListener,
-    cluster: Cluster,
-    mut stopping: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let shutdown = async move {
-        // An error means that the sender is gone, which is as good a reason to stop.
-        let _ = stopping.wait_for(|stop| *stop).await;
-    };
-    serve::http(listener, &cluster, shutdown).await
-}
-
-/// Leadership moves away while the last requests are answered.
-async fn drain(cluster: Cluster, served: tokio::task::JoinHandle<io::Result<()>>) -> Result<(), Failure> {
-    cluster.shutdown().await;
-    match served.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure::operation(format!("serving HTTP failed: {error}"))),
-        Err(error) => Err(Failure::operation(format!("serving HTTP failed: {error}"))),
+/// Requests in flight are answered first, while this node still can (`http.drain_timeout` bounds
+/// that); then it hands its shards over.
+async fn drain(cluster: &Cluster, served: JoinHandle<io::Result<()>>) -> Result<(), Failure> {
+    let served = served.await.map_err(io::Error::other).flatten();
+    if tokio::time::timeout(HAND_OVER_MAX, cluster.shutdown()).await.is_err() {
+        return Err(Failure::operation(format!(
+            "handing over took longer than {HAND_OVER_MAX:?}; stopped anyway, nothing acknowledged is lost"
+        )));
     }
-}
-
-/// A signal before the node was up: nothing to hand over.
-fn stopped_early(config: &Config, why: &str) {
-    output::note(&format!("{why}: {} stops before it had started", config.node.name));
+    served.map_err(|error| Failure::operation(format!("serving HTTP failed: {error}")))
 }
 
 fn refused(error: StartError) -> Failure {

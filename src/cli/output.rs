@@ -29,6 +29,11 @@ pub(super) fn install_panic_hook() {
         let place = panic.location().map(|at| format!(" at {at}")).unwrap_or_default();
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed").to_owned();
-        note(&format!("panic in thread {name}{place}: {}", panic.payload_as_str().unwrap_or("no message")));
+        note(&format!("panic in thread {name}{place}: {}", message(panic.payload())));
     }));
+}
+
+fn message(payload: &dyn std::any::Any) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }

@@ -1,19 +1,20 @@
 //! Where the command line touches the runtime: starting a node and serving its HTTP interface.
 
-use crate::{Cluster, Config, cluster::StartError};
+use crate::{Cluster, Config, cluster::StartError, ingress};
 use std::{future::Future, io};
 use tokio::net::TcpListener;
 
 /// Starts a node with the shop on it.
 pub(super) async fn start(config: Config) -> Result<Cluster, StartError> {
-    Cluster::builder(config).start().await
+    ingress::shop::register(Cluster::builder(config)).start().await
 }
 
 /// Serves until `shutdown`, then finishes the requests in flight.
 pub(super) async fn http(
     listener: TcpListener,
-    cluster: &Cluster,
+    cluster: Cluster,
+    options: &ingress::Options,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, cluster.http_router()).with_graceful_shutdown(shutdown).await
+    ingress::serve(listener, ingress::router(cluster, options), options, shutdown).await
 }

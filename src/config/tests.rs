@@ -200,3 +200,21 @@ fn addresses_are_told_from_other_text() {
         assert_eq!(split_address(bad), None, "{bad}");
     }
 }
+
+#[test]
+fn what_a_component_refuses_names_its_keys_and_their_sources() {
+    let message = refusal("[transport]\ndead_after = \"600ms\"\n", &[], &[]);
+    assert!(message.contains("`transport.dead_after` = \"600ms\"") && message.contains("node.toml:2"), "{message}");
+    assert!(message.contains("`transport.heartbeat_interval` = \"500ms\" (default)"), "{message}");
+    let message = refusal("", &[("QUORATE__MEMBERSHIP__PROBE_TIMEOUT", "800ms")], &[]);
+    assert!(message.contains("`membership.probe_timeout` = \"800ms\" (environment"), "{message}");
+    assert!(message.contains("`membership.probe_period`"), "{message}");
+}
+
+#[test]
+fn bounds_of_nothing_are_refused() {
+    let message = refusal("[http]\nconnections_max = 0\nbody_bytes_max = \"0 B\"\ndrain_timeout = \"0s\"\n", &[], &[]);
+    for key in ["http.connections_max", "http.body_bytes_max", "http.drain_timeout"] {
+        assert!(message.contains(key), "{key}: {message}");
+    }
+}

@@ -23,6 +23,9 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), Error> {
     checker.cluster(config);
     checker.secret(config);
     checker.replication(config);
+    checker.component("transport", config.transport.validate().err());
+    checker.component("membership", config.membership.validate().err());
+    checker.bounds();
     if checker.problems.is_empty() { Ok(()) } else { Err(Error::Invalid(checker.problems)) }
 }
 
@@ -152,6 +155,27 @@ impl Checker<'_> {
                 "a replica would stand for election before three heartbeats could be missed",
                 "make `election_min` at least three times `heartbeat`",
             );
+        }
+    }
+
+    /// What a component says of its own section: its sentence, with the keys it names.
+    fn component(&mut self, section: &str, refusal: Option<impl ToString>) {
+        let Some(text) = refusal.map(|refusal| refusal.to_string()) else { return };
+        let words: BTreeSet<&str> = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
+        let named = |key: &&String| key.split_once('.').is_some_and(|(of, leaf)| of == section && words.contains(leaf));
+        let keys: Vec<String> = self.values.keys().filter(named).cloned().collect();
+        let keys: Vec<&str> = if keys.is_empty() { vec![section] } else { keys.iter().map(String::as_str).collect() };
+        self.refuse(&keys, text.clone(), "change one, or leave both out to get the defaults");
+    }
+
+    /// A bound of nothing would refuse everything, a timeout of nothing would always run out.
+    fn bounds(&mut self) {
+        let bounded = |key: &str| key.ends_with("_max") || key.ends_with("_timeout");
+        let zero = |value: &Value| value == &Value::from(0) || value == "0 B" || value == "0s";
+        let found = self.values.iter().filter(|(key, value)| bounded(key) && zero(value));
+        let keys: Vec<String> = found.map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.refuse(&[&key], "zero would refuse everything", "give a size above it, or leave it out");
         }
     }
 

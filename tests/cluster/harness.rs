@@ -4,6 +4,7 @@
 //! temporary directory. Whatever happens, they are killed by pid when the test ends; if it ends in
 //! a panic, the ends of their logs are printed.
 #![allow(dead_code, reason = "not every scenario uses every tool")]
+#![allow(clippy::print_stderr, reason = "a failing test shows the logs of its nodes")]
 
 use quorate::cli::http::Client;
 pub use quorate::cli::http::{Error, Response};

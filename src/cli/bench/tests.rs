@@ -43,7 +43,7 @@ async fn pretend() -> (String, Arc<Seen>) {
                 let mut keys = post.keys.lock().expect("lock");
                 keys.push(headers["idempotency-key"].to_str().expect("text").to_owned());
                 post.ordered.lock().expect("lock").insert(order["items"][0]["sku"].as_str().expect("a sku").to_owned());
-                if keys.len() % 5 == 0 && headers.contains_key("prefer") {
+                if keys.len().is_multiple_of(5) && headers.contains_key("prefer") {
                     return (StatusCode::TOO_MANY_REQUESTS, Json(json!({ "code": "overloaded" })));
                 }
                 (StatusCode::CREATED, Json(json!({ "id": format!("ord_{}", keys.len()), "status": "confirmed" })))

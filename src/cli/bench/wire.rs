@@ -140,7 +140,7 @@ mod tests {
         let address = listener.local_addr().expect("an address").to_string();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a connection");
-            stream.read(&mut [0; 1024]).await.expect("a request");
+            assert!(stream.read(&mut [0; 1024]).await.expect("a request") > 0);
             for part in parts {
                 stream.write_all(part).await.expect("writing");
                 tokio::task::yield_now().await;

@@ -62,6 +62,7 @@ pub(super) fn spawn_all(plan: &Plan) -> Result<(Vec<Child>, Exits), Failure> {
 }
 
 fn spawn(plan: &Plan, node: &PlannedNode, index: usize, told: mpsc::Sender<Exit>) -> io::Result<Child> {
+    keep_last_log(node)?;
     let log = fs::File::create(&node.log)?;
     let mut process = Command::new(std::env::current_exe()?)
         .args(node.arguments(plan))
@@ -73,6 +74,8 @@ fn spawn(plan: &Plan, node: &PlannedNode, index: usize, told: mpsc::Sender<Exit>
         .process_group(0)
         .spawn()?;
     let pid = process.id().unwrap_or_default();
+    // For scripts: `kill -9 $(cat quorate-data/n1/pid)`.
+    fs::write(node.log.with_file_name("pid"), format!("{pid}\n"))?;
     let lifeline = process.stdin.take();
     let (kill, mut killed) = oneshot::channel();
     tokio::spawn(async move {
@@ -92,6 +95,14 @@ fn spawn(plan: &Plan, node: &PlannedNode, index: usize, told: mpsc::Sender<Exit>
         let _ = told.send(Exit { index, clean, how }).await;
     });
     Ok(Child { pid, running: true, lifeline, kill: Some(kill) })
+}
+
+/// The log of the run before stays as `log.1`: it may tell why that one ended.
+fn keep_last_log(node: &PlannedNode) -> io::Result<()> {
+    match fs::rename(&node.log, node.log.with_extension("1")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn describe(status: ExitStatus) -> String {

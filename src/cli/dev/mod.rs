@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 /// Longest wait until every node is ready.
 const READY_MAX: Duration = Duration::from_secs(60);
 const READY_POLL: Duration = Duration::from_millis(50);
-/// Longest wait until every node has drained; after it they are killed.
-const DRAIN_MAX: Duration = Duration::from_secs(35);
+/// Longest wait until every node has drained, above what a node allows itself; after it they are
+/// killed.
+const DRAIN_MAX: Duration = Duration::from_secs(75);
 
 pub(super) async fn run(args: args::Dev) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
