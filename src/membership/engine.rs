@@ -3,8 +3,10 @@
 //! All times are durations since the engine was made, on a clock that never goes back. After
 //! every call: [`Engine::take_packets`], [`Engine::take_view`], [`Engine::next_deadline`].
 
+mod settle;
+
 use super::{
-    Load, LocalRecord, MemberView, Options, State, View,
+    Load, LocalRecord, Options, View,
     announce::Announcer,
     handle::Error,
     identity::{ANYONE, Identity},
@@ -14,7 +16,7 @@ use super::{
     wire::Message,
 };
 use crate::catalog::NodeId;
-use foca::{AccumulatingRuntime, Codec, Foca, Header, OwnedNotification, PostcardCodec};
+use foca::{AccumulatingRuntime, Codec, Foca, Header, PostcardCodec};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
@@ -80,7 +82,13 @@ pub struct Engine {
 impl Engine {
     /// `generation` must rise with every start of the node: its wall clock in milliseconds.
     /// `random_seed` decides everything that is left to chance.
-    pub fn new(options: &Options, me: LocalRecord, seeds: Vec<String>, generation: u64, random_seed: u64) -> Result<Self, Error> {
+    pub fn new(
+        options: &Options,
+        me: LocalRecord,
+        seeds: Vec<String>,
+        generation: u64,
+        random_seed: u64,
+    ) -> Result<Self, Error> {
         options.validate()?;
         if me.node == ANYONE {
             return Err(Error::Options(format!("node id {ANYONE} is reserved")));
@@ -231,7 +239,11 @@ impl Engine {
     }
 
     /// A caller that knew only our address: its announcement, as if it had known our name.
-    fn address_to_self(&self, header: Header<Identity>, rest: &[u8]) -> Result<Vec<u8>, <PostcardCodec as Codec<Identity>>::Error> {
+    fn address_to_self(
+        &self,
+        header: Header<Identity>,
+        rest: &[u8],
+    ) -> Result<Vec<u8>, <PostcardCodec as Codec<Identity>>::Error> {
         let mut packet = Vec::new();
         let header = Header { dst: self.foca.identity().clone(), ..header };
         PostcardCodec.encode_header(&header, &mut packet)?;
@@ -327,98 +339,6 @@ impl Engine {
         if let Err(error) = result {
             self.counts.faults += 1;
             tracing::warn!(error, "could not publish this node's record");
-        }
-    }
-
-    /// Carries out what foca asked for, and brings the view up to date.
-    fn settle(&mut self, now: Duration) {
-        while let Some((to, bytes)) = self.runtime.to_send() {
-            self.send_swim(to, &bytes);
-        }
-        while let Some((after, timer)) = self.runtime.to_schedule() {
-            self.timers.schedule(now, after, Due::Swim(timer));
-        }
-        while let Some(notification) = self.runtime.to_notify() {
-            self.heed(now, notification);
-        }
-        if self.own.generation != self.foca.identity().generation {
-            self.publish(now);
-        }
-        self.refresh_view();
-    }
-
-    fn send_swim(&mut self, to: Identity, bytes: &[u8]) {
-        if self.is_spurious_undead(&to, bytes) {
-            self.counts.undead_withheld += 1;
-            return;
-        }
-        let to_all = to.node == ANYONE;
-        self.packets.push(Packet { to: to.address, to_all, bytes: Message::Swim(bytes).encode() });
-    }
-
-    /// foca 2.0 tells a member that it is down when a suspicion runs out, also when the member
-    /// has refuted it by then. The member would believe it and start a new life for nothing.
-    fn is_spurious_undead(&self, to: &Identity, bytes: &[u8]) -> bool {
-        #[cfg(test)]
-        if !self.withhold_undead {
-            return false;
-        }
-        let header = <PostcardCodec as Codec<Identity>>::decode_header(&mut PostcardCodec, bytes);
-        let undead = header.is_ok_and(|header| header.message == foca::Message::TurnUndead);
-        undead && self.foca.iter_members().any(|member| member.id() == to)
-    }
-
-    fn heed(&mut self, now: Duration, notification: OwnedNotification<Identity>) {
-        match notification {
-            OwnedNotification::MemberUp(id) | OwnedNotification::Rename(_, id) => {
-                let known = self.shelf.records.lock().get(id.node).map(|r| r.generation);
-                if known.is_none_or(|generation| generation < id.generation) {
-                    self.ask(id.address);
-                }
-            }
-            OwnedNotification::Rejoin(_) => self.counts.rejoins += 1,
-            // Alone: look for the others quickly again. Not after `leave`, which ends in Defunct.
-            OwnedNotification::Idle => self.announce_later(now),
-            _ => {}
-        }
-    }
-
-    fn refresh_view(&mut self) {
-        let me = self.own.node;
-        let mut records = self.shelf.records.lock();
-        let mut seen = 0;
-        for member in self.foca.iter_membership_state().filter(|m| m.id().node != me) {
-            let Some(record) = records.get(member.id().node) else { continue };
-            seen += 1;
-            self.view_changed |= update(&mut self.view, member, record);
-        }
-        if self.view.len() > seen || records.len() >= RECORDS_MAX {
-            let known: BTreeSet<NodeId> = self.foca.iter_membership_state().map(|m| m.id().node).collect();
-            records.retain(|node| known.contains(&node));
-            let listed = self.view.len();
-            self.view.retain(|node, _| known.contains(node));
-            self.view_changed |= self.view.len() != listed;
-        }
-    }
-}
-
-/// Lists a member as it is now; true if that is news. A member in a new life stays listed as it
-/// was until its new record is there, so that nobody takes the old boot id for the new one.
-fn update(view: &mut View, member: &foca::Member<Identity>, record: &Record) -> bool {
-    let state = State::from(member.state());
-    let outdated = record.generation < member.id().generation;
-    if outdated && state != State::Down {
-        return false;
-    }
-    match view.get_mut(&record.node) {
-        Some(listed) if listed.state == state && listed.record.order() == record.order() => false,
-        Some(listed) => {
-            *listed = MemberView { record: record.clone(), state };
-            true
-        }
-        None => {
-            view.insert(record.node, MemberView { record: record.clone(), state });
-            true
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the other members look like from here.
 
-use super::Record;
+use super::{Record, identity::Identity};
 use crate::catalog::NodeId;
 use std::collections::BTreeMap;
 
@@ -49,6 +49,27 @@ impl From<foca::State> for State {
             foca::State::Alive => Self::Alive,
             foca::State::Suspect => Self::Suspect,
             foca::State::Down => Self::Down,
+        }
+    }
+}
+
+/// Lists a member as it is now; true if that is news. A member in a new life stays listed as it
+/// was until its new record is there, so that nobody takes the old boot id for the new one.
+pub(super) fn update(view: &mut View, member: &foca::Member<Identity>, record: &Record) -> bool {
+    let state = State::from(member.state());
+    let outdated = record.generation < member.id().generation;
+    if outdated && state != State::Down {
+        return false;
+    }
+    match view.get_mut(&record.node) {
+        Some(listed) if listed.state == state && listed.record.order() == record.order() => false,
+        Some(listed) => {
+            *listed = MemberView { record: record.clone(), state };
+            true
+        }
+        None => {
+            view.insert(record.node, MemberView { record: record.clone(), state });
+            true
         }
     }
 }

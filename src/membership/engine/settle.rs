@@ -1,0 +1,88 @@
+//! After each call: what foca asked for is carried out, and the view follows.
+
+use super::{
+    super::{
+        identity::{ANYONE, Identity},
+        record::RECORDS_MAX,
+        timers::Due,
+        view,
+        wire::Message,
+    },
+    Engine, Packet,
+};
+use crate::catalog::NodeId;
+use foca::{Codec, OwnedNotification, PostcardCodec};
+use std::{collections::BTreeSet, time::Duration};
+
+impl Engine {
+    /// Carries out what foca asked for, and brings the view up to date.
+    pub(super) fn settle(&mut self, now: Duration) {
+        while let Some((to, bytes)) = self.runtime.to_send() {
+            self.send_swim(to, &bytes);
+        }
+        while let Some((after, timer)) = self.runtime.to_schedule() {
+            self.timers.schedule(now, after, Due::Swim(timer));
+        }
+        while let Some(notification) = self.runtime.to_notify() {
+            self.heed(now, notification);
+        }
+        if self.own.generation != self.foca.identity().generation {
+            self.publish(now);
+        }
+        self.refresh_view();
+    }
+
+    fn send_swim(&mut self, to: Identity, bytes: &[u8]) {
+        if self.is_spurious_undead(&to, bytes) {
+            self.counts.undead_withheld += 1;
+            return;
+        }
+        let to_all = to.node == ANYONE;
+        self.packets.push(Packet { to: to.address, to_all, bytes: Message::Swim(bytes).encode() });
+    }
+
+    /// foca 2.0 tells a member that it is down when a suspicion runs out, also when the member
+    /// has refuted it by then. The member would believe it and start a new life for nothing.
+    fn is_spurious_undead(&self, to: &Identity, bytes: &[u8]) -> bool {
+        #[cfg(test)]
+        if !self.withhold_undead {
+            return false;
+        }
+        let header = <PostcardCodec as Codec<Identity>>::decode_header(&mut PostcardCodec, bytes);
+        let undead = header.is_ok_and(|header| header.message == foca::Message::TurnUndead);
+        undead && self.foca.iter_members().any(|member| member.id() == to)
+    }
+
+    fn heed(&mut self, now: Duration, notification: OwnedNotification<Identity>) {
+        match notification {
+            OwnedNotification::MemberUp(id) | OwnedNotification::Rename(_, id) => {
+                let known = self.shelf.records.lock().get(id.node).map(|r| r.generation);
+                if known.is_none_or(|generation| generation < id.generation) {
+                    self.ask(id.address);
+                }
+            }
+            OwnedNotification::Rejoin(_) => self.counts.rejoins += 1,
+            // Alone: look for the others quickly again. Not after `leave`, which ends in Defunct.
+            OwnedNotification::Idle => self.announce_later(now),
+            _ => {}
+        }
+    }
+
+    fn refresh_view(&mut self) {
+        let me = self.own.node;
+        let mut records = self.shelf.records.lock();
+        let mut seen = 0;
+        for member in self.foca.iter_membership_state().filter(|m| m.id().node != me) {
+            let Some(record) = records.get(member.id().node) else { continue };
+            seen += 1;
+            self.view_changed |= view::update(&mut self.view, member, record);
+        }
+        if self.view.len() > seen || records.len() >= RECORDS_MAX {
+            let known: BTreeSet<NodeId> = self.foca.iter_membership_state().map(|m| m.id().node).collect();
+            records.retain(|node| known.contains(&node));
+            let listed = self.view.len();
+            self.view.retain(|node, _| known.contains(node));
+            self.view_changed |= self.view.len() != listed;
+        }
+    }
+}
