@@ -37,6 +37,6 @@ mod tests;
 
 pub use fields::FieldError;
 pub use money::{Currency, Money};
-pub use order::{Order, OrderView, PlaceOrder};
+pub use order::{CancelOrder, Order, OrderView, PlaceOrder};
 pub use payment::{Payment, PaymentView};
 pub use stock::{AdjustStock, PutStock, Stock, StockView};

@@ -25,7 +25,7 @@ mod status;
 mod view;
 
 pub use messages::{Command, Ending, Event, Fact, Reason, Refusal, Rejection, Reply, Reversal};
-pub use request::{Item, NewOrder, PlaceItem, PlaceOrder, RESERVATION_TTL_MS};
+pub use request::{CancelOrder, Item, NewOrder, PlaceItem, PlaceOrder, RESERVATION_TTL_MS};
 pub use state::{Details, PaymentTrack, Reservation, ReservationStatus, State, StockTrack};
 pub use status::Status;
 pub use view::{FulfillmentStatus, OrderView, ReservationView};

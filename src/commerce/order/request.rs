@@ -1,6 +1,6 @@
 //! The body of `POST /v1/orders`, and what is left of it once it is checked.
 
-use super::Details;
+use super::{Command, Details};
 use crate::commerce::{
     Currency, Money,
     fields::{Checks, FieldError},
@@ -16,6 +16,7 @@ pub const QUANTITY_MAX: i64 = 1_000_000;
 pub const METADATA_KEYS_MAX: usize = 20;
 const METADATA_KEY_CHARS_MAX: usize = 40;
 const METADATA_VALUE_CHARS_MAX: usize = 500;
+const CANCEL_REASON_CHARS_MAX: usize = 500;
 const CUSTOMER_ID_CHARS_MAX: usize = 128;
 const PAYMENT_METHOD_CHARS_MAX: usize = 128;
 /// How long stock is held for an order that is not paid, in milliseconds.
@@ -43,6 +44,14 @@ pub struct PlaceItem {
     pub quantity: i64,
     /// Minor units of the order's currency.
     pub unit_price: i64,
+}
+
+/// Body of `POST /v1/orders/{id}/cancel`; it may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelOrder {
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// A checked order, ready to be placed.
@@ -93,6 +102,15 @@ impl PlaceOrder {
             metadata: self.metadata,
             reservation_ttl_ms: RESERVATION_TTL_MS,
         })
+    }
+}
+
+impl CancelOrder {
+    pub fn validate(self) -> Result<Command, Vec<FieldError>> {
+        let mut checks = Checks::default();
+        let reason = self.reason.unwrap_or_else(|| "requested".to_owned());
+        checks.text("reason", &reason, CANCEL_REASON_CHARS_MAX);
+        checks.finish(Command::Cancel { reason })
     }
 }
 

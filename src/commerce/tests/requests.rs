@@ -2,10 +2,10 @@
 
 use super::order_of;
 use crate::commerce::{
-    AdjustStock, PlaceOrder, PutStock,
+    AdjustStock, CancelOrder, PlaceOrder, PutStock,
     fields::FieldError,
     money::AMOUNT_MAX,
-    order::RESERVATION_TTL_MS,
+    order::{self, RESERVATION_TTL_MS},
     stock::{Command, ON_HAND_MAX},
 };
 
@@ -71,6 +71,14 @@ fn unknown_fields_are_refused_while_parsing() {
     let unknown = r#"{"on_hand": 1, "colour": "red"}"#;
     let error = serde_json::from_str::<PutStock>(unknown).expect_err("unknown").to_string();
     assert!(error.contains("colour"), "{error}");
+}
+
+#[test]
+fn a_cancel_needs_no_reason_but_bounds_it() {
+    let empty: CancelOrder = serde_json::from_str("{}").expect("parses");
+    assert_eq!(empty.validate(), Ok(order::Command::Cancel { reason: "requested".into() }));
+    let long = CancelOrder { reason: Some("x".repeat(501)) };
+    assert_eq!(wrong(long.validate()), ["reason"]);
 }
 
 #[test]
