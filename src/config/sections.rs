@@ -38,7 +38,7 @@ impl Default for Node {
             http: "127.0.0.1:8080".into(),
             advertise: None,
             zone: None,
-            data_dir: "quorate-data".into(),
+            data_dir: "quorate-data/node".into(),
             seeds: Vec::new(),
         }
     }

@@ -67,7 +67,8 @@ async fn the_session_in_the_readme_is_true() {
     let steps = session();
     assert!(steps.len() >= 5, "found {} steps", steps.len());
     let script: String = steps.iter().map(|step| format!("{}\necho; echo '{SEPARATOR}'\n", step.script)).collect();
-    let script = (0..3).fold(script, |text, i| text.replace(&format!("127.0.0.1:{}", 8080 + i), &format!("127.0.0.1:{}", http + i)));
+    let script = (0..3)
+        .fold(script, |text, i| text.replace(&format!("127.0.0.1:{}", 8080 + i), &format!("127.0.0.1:{}", http + i)));
     let output = Command::new("sh").arg("-c").arg(&script).current_dir(dir.path()).output().expect("sh");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let parts: Vec<&str> = said.split(SEPARATOR).collect();
