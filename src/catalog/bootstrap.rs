@@ -37,7 +37,10 @@ pub struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Welcome {
     Hello(Hello),
-    Joined { node: NodeId, view: View },
+    Joined {
+        node: NodeId,
+        view: View,
+    },
     /// Ask again later.
     NotYet(String),
     /// Never: the reason is for the operator.
@@ -177,7 +180,12 @@ pub async fn check_cluster(transport: &Arc<dyn Transport>, hello: &Hello, mine: 
 }
 
 /// Tells a member of the cluster this node's present addresses.
-pub async fn rejoin(transport: &Arc<dyn Transport>, seed: &str, member: Member, cluster: ClusterId) -> Result<Welcome, String> {
+pub async fn rejoin(
+    transport: &Arc<dyn Transport>,
+    seed: &str,
+    member: Member,
+    cluster: ClusterId,
+) -> Result<Welcome, String> {
     introduce(transport, seed, &Introduction::Join { member, cluster: Some(cluster) }, JOIN_TIMEOUT).await
 }
 

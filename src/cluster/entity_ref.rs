@@ -165,9 +165,7 @@ fn understand<E: Entity>(reply: CommandReply, shard: ShardId) -> Result<Answer<E
         CommandReply::Done { reply, version, replayed, receipt } => {
             Ok(Answer { reply: codec::decode("reply", &reply).map_err(invalid)?, version, replayed, receipt })
         }
-        CommandReply::Rejected(bytes) => {
-            Err(AskError::Rejected(codec::decode("rejection", &bytes).map_err(invalid)?))
-        }
+        CommandReply::Rejected(bytes) => Err(AskError::Rejected(codec::decode("rejection", &bytes).map_err(invalid)?)),
         CommandReply::IdempotencyKeyReused => Err(AskError::IdempotencyKeyReused),
         CommandReply::VersionMismatch { actual } => Err(AskError::VersionMismatch { actual }),
         CommandReply::Unavailable(why) => Err(why.into()),

@@ -64,7 +64,7 @@ impl Cluster {
 
     /// The shop, operations and documentation routes, for mounting in your own app.
     pub fn http_router(&self) -> axum::Router {
-        crate::ingress::router(self.clone(), &self.config().http)
+        crate::ingress::routes(self.clone(), &self.config().http)
     }
 
     pub fn name(&self) -> &str {

@@ -143,4 +143,3 @@ pub(super) fn is_unspecified(host: &str) -> bool {
 pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || ip_of(host).is_some_and(|ip| ip.is_loopback())
 }
-

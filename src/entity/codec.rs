@@ -33,8 +33,8 @@ const CONFIG: Configuration = standard();
 /// Encodes a value. Encoding into memory fails only for types serde itself cannot express
 /// (for instance a sequence of unknown length), which is a defect of the type.
 pub fn encode<T: Serialize + ?Sized>(what: &'static str, value: &T) -> Result<Vec<u8>, Error> {
-    let bytes = bincode::serde::encode_to_vec(value, CONFIG)
-        .map_err(|e| Error::Malformed { what, detail: e.to_string() })?;
+    let bytes =
+        bincode::serde::encode_to_vec(value, CONFIG).map_err(|e| Error::Malformed { what, detail: e.to_string() })?;
     if bytes.len() > VALUE_BYTES_MAX {
         return Err(Error::TooLarge { what, bytes: bytes.len() });
     }

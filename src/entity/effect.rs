@@ -91,12 +91,7 @@ impl Effect {
     }
 
     /// As [`Effect::task`], with a retry policy of its own.
-    pub fn task_with_retry(
-        handler: impl Into<String>,
-        tag: impl Into<String>,
-        payload: Vec<u8>,
-        retry: Retry,
-    ) -> Self {
+    pub fn task_with_retry(handler: impl Into<String>, tag: impl Into<String>, payload: Vec<u8>, retry: Retry) -> Self {
         Self::Task(Task { handler: handler.into(), tag: tag.into(), payload, retry })
     }
 }

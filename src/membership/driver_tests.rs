@@ -87,7 +87,8 @@ async fn three_nodes_join_one_dies_and_comes_back_with_a_new_boot_id() {
     let again = udp(3, 33, CLUSTER, SECRET, &[&b.address]);
     for of in [&a, &b] {
         let reason = "the new boot id of node 3";
-        let back = |view: &View| view.get(&NodeId(3)).is_some_and(|m| m.state == State::Alive && m.record.boot_id == 33);
+        let back =
+            |view: &View| view.get(&NodeId(3)).is_some_and(|m| m.state == State::Alive && m.record.boot_id == 33);
         let view = of.wait(reason, back).await;
         assert_eq!(view[&NodeId(3)].record.address, again.address);
     }
@@ -99,8 +100,7 @@ async fn neither_another_secret_nor_another_cluster_ever_joins_and_both_are_coun
     let a = member(1, &[]);
     let b = member(2, &[&a.address]);
     a.wait_state(2, State::Alive).await;
-    let strangers =
-        [udp(66, 1, CLUSTER, b"wrong", &[&a.address]), udp(67, 1, ClusterId(0xc2), SECRET, &[&a.address])];
+    let strangers = [udp(66, 1, CLUSTER, b"wrong", &[&a.address]), udp(67, 1, ClusterId(0xc2), SECRET, &[&a.address])];
     // Each calls again and again; the members' own talk goes on meanwhile.
     until("ten packets were rejected", || a.membership.rejected() >= 10).await;
     for stranger in &strangers {

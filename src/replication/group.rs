@@ -24,7 +24,6 @@ use openraft::{
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-
 type RaftOf = Raft<Types, StateMachine>;
 
 /// A group's replica on this node.
@@ -274,10 +273,8 @@ impl Group {
         let incoming = self.incoming.lock().await.take();
         let incoming = incoming.filter(|i| i.transfer == end.transfer && i.next == end.chunks);
         let incoming = incoming.ok_or_else(|| io::Error::other("an incomplete snapshot"))?;
-        let meta = openraft::alias::SnapshotMetaOf::<Types> {
-            last_log_id: end.last_log_id,
-            last_membership: end.membership,
-        };
+        let meta =
+            openraft::alias::SnapshotMetaOf::<Types> { last_log_id: end.last_log_id, last_membership: end.membership };
         let snapshot = SnapshotOf::<Types, SnapshotData> { meta, snapshot: SnapshotData::Staged(incoming.sink) };
         tracing::info!(group = self.id.0, chunks = end.chunks, "installing a snapshot");
         self.raft.install_full_snapshot(end.vote, snapshot).await.map_err(io::Error::other)

@@ -94,11 +94,14 @@ impl LogStore {
 
     fn submit(&self, write: Write) {
         let group = self.0.group;
-        self.0.storage.submit(write, Box::new(move |result| {
-            if let Err(error) = result {
-                tracing::error!(group = group.0, %error, "the journal failed");
-            }
-        }));
+        self.0.storage.submit(
+            write,
+            Box::new(move |result| {
+                if let Err(error) = result {
+                    tracing::error!(group = group.0, %error, "the journal failed");
+                }
+            }),
+        );
     }
 }
 

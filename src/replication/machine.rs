@@ -57,7 +57,11 @@ pub trait Machine: Send + Sync + 'static {
     fn receive(&self) -> BoxFuture<'static, Result<Box<dyn SnapshotSink>, storage::Error>>;
 
     /// Replaces the present state by the received one, all or nothing.
-    fn install(&self, received: Box<dyn SnapshotSink>, applied: Applied) -> BoxFuture<'static, Result<(), storage::Error>>;
+    fn install(
+        &self,
+        received: Box<dyn SnapshotSink>,
+        applied: Applied,
+    ) -> BoxFuture<'static, Result<(), storage::Error>>;
 }
 
 /// Yields a snapshot in chunks of bounded size.

@@ -21,8 +21,8 @@ mod state_machine;
 mod types;
 
 pub use group::{Group, Lag, Leadership, ProposeError, Proposed, ReadError};
-pub use network::{PeerClient, RpcKind, Service, parse_raft};
 pub use machine::{Applied, CommittedEntry, EntryKind, Machine, Position, SnapshotSink, SnapshotSource};
+pub use network::{PeerClient, RpcKind, Service, parse_raft};
 pub use options::Options;
 
 /// First byte of every command handed to [`Group::propose`]: entries are stored and sent without

@@ -64,10 +64,8 @@ impl RaftStateMachine<Types> for StateMachine {
         let SnapshotData::Staged(received) = data else {
             return Err(io::Error::other("only a received snapshot can be installed"));
         };
-        let applied = Applied {
-            position: meta.last_log_id.as_ref().map(position),
-            membership: encode(&meta.last_membership)?,
-        };
+        let applied =
+            Applied { position: meta.last_log_id.as_ref().map(position), membership: encode(&meta.last_membership)? };
         self.0.install(received, applied).await.map_err(to_io)
     }
 

@@ -88,8 +88,8 @@ pub(super) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
 
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     let config = CODEC.with_limit::<{ 64 << 20 }>();
-    let (value, read) = bincode::serde::decode_from_slice(bytes, config)
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    let (value, read) =
+        bincode::serde::decode_from_slice(bytes, config).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     if read != bytes.len() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes left over"));
     }
@@ -136,9 +136,7 @@ pub(super) fn committed(entry: Entry) -> io::Result<CommittedEntry> {
     let kind = match entry.payload {
         EntryPayload::Blank => EntryKind::Blank,
         EntryPayload::Normal(command) => EntryKind::Command(command.0),
-        EntryPayload::Membership(membership) => {
-            EntryKind::Membership(encode(&Membership::new(Some(id), membership))?)
-        }
+        EntryPayload::Membership(membership) => EntryKind::Membership(encode(&Membership::new(Some(id), membership))?),
     };
     Ok(CommittedEntry { position: position(&id), kind })
 }

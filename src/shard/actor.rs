@@ -127,7 +127,11 @@ enum Step {
     Now(CommandReply),
     /// Answer once everything before is committed.
     AfterPending(CommandReply),
-    Propose { item: Vec<u8>, reply: Vec<u8>, marks: Marks },
+    Propose {
+        item: Vec<u8>,
+        reply: Vec<u8>,
+        marks: Marks,
+    },
     /// `decide` panicked: answer, and let the supervisor restart this actor.
     Failed,
 }
@@ -166,8 +170,7 @@ impl Running {
         }
         let now_ms = super::now_ms().max(self.at_ms);
         let decided = {
-            let context =
-                Context { id: &self.own.key.id, version: self.version, now_ms, random: rand::random() };
+            let context = Context { id: &self.own.key.id, version: self.version, now_ms, random: rand::random() };
             let (entity_type, state) = (&self.own.entity_type, &mut self.state);
             catch_unwind(AssertUnwindSafe(|| entity_type.decide(state, &request.command, &context)))
         };

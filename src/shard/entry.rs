@@ -17,11 +17,22 @@ pub enum Item {
     /// These effects were delivered: drop them from the outbox.
     EffectsDone(Vec<u64>),
     /// An attempt of a task failed; the next one may start at `retry_at_ms`.
-    TaskFailed { number: u64, attempts: u32, retry_at_ms: u64, error: String },
+    TaskFailed {
+        number: u64,
+        attempts: u32,
+        retry_at_ms: u64,
+        error: String,
+    },
     /// This timer's command was rejected: drop it.
-    TimerDone { at_ms: u64, number: u64 },
+    TimerDone {
+        at_ms: u64,
+        number: u64,
+    },
     /// Forget up to `limit` idempotency keys that expired before `before_ms`.
-    ForgetKeys { before_ms: u64, limit: u32 },
+    ForgetKeys {
+        before_ms: u64,
+        limit: u32,
+    },
 }
 
 /// The outcome of one command, decided by the owner on version `base_version`.
@@ -49,9 +60,13 @@ pub struct KeyedAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The entity's version afterwards.
-    Changed { version: u64 },
+    Changed {
+        version: u64,
+    },
     /// GAPLESS: decided on another version than the entity has.
-    Refused { actual: u64 },
+    Refused {
+        actual: u64,
+    },
     /// The cause, or the idempotency key, has taken effect before.
     Duplicate,
     Done,

@@ -97,4 +97,3 @@ async fn note_deliveries(session: Arc<Session>, mut delivered: mpsc::Receiver<u6
         session.submitter.upkeep(&Item::EffectsDone(std::mem::take(&mut numbers))).await;
     }
 }
-

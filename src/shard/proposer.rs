@@ -39,11 +39,22 @@ impl Answer {
 }
 
 enum Work {
-    Change { item: Vec<u8>, answer: Answer, reply: Vec<u8>, _marks: Marks },
+    Change {
+        item: Vec<u8>,
+        answer: Answer,
+        reply: Vec<u8>,
+        _marks: Marks,
+    },
     /// Answer once everything before is committed and this node is known to lead.
-    Barrier { answer: Answer, reply: CommandReply },
+    Barrier {
+        answer: Answer,
+        reply: CommandReply,
+    },
     /// An item of the shard itself.
-    Upkeep { item: Vec<u8>, done: Option<oneshot::Sender<bool>> },
+    Upkeep {
+        item: Vec<u8>,
+        done: Option<oneshot::Sender<bool>>,
+    },
 }
 
 /// Where actors and the shard's own tasks hand their items in.
@@ -250,4 +261,3 @@ fn fail(work: Work, error: &ProposeError) {
         }
     }
 }
-

@@ -25,23 +25,42 @@ pub struct CommandRequest {
 pub enum Cause {
     Client,
     /// Effect `number` of the shard `source`, which has nothing left to deliver below `done_below`.
-    Effect { source: GroupId, number: u64, done_below: u64 },
+    Effect {
+        source: GroupId,
+        number: u64,
+        done_below: u64,
+    },
     /// A timer of this shard.
-    Timer { at_ms: u64, number: u64 },
+    Timer {
+        at_ms: u64,
+        number: u64,
+    },
     /// The end of a task in this shard's outbox; `dead` is the error it was given up with.
-    Task { number: u64, dead: Option<String> },
+    Task {
+        number: u64,
+        dead: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum CommandReply {
-    Done { reply: Vec<u8>, version: u64, replayed: bool, receipt: Option<Receipt> },
+    Done {
+        reply: Vec<u8>,
+        version: u64,
+        replayed: bool,
+        receipt: Option<Receipt>,
+    },
     Rejected(Vec<u8>),
     IdempotencyKeyReused,
-    VersionMismatch { actual: u64 },
+    VersionMismatch {
+        actual: u64,
+    },
     /// The cause has taken effect before.
     Duplicate,
     /// Nothing happened; ask that other node.
-    NotOwner { hint: Option<NodeId> },
+    NotOwner {
+        hint: Option<NodeId>,
+    },
     /// Nothing happened; ask again.
     TryAgain,
     /// It may have happened, or may still happen.
@@ -61,9 +80,15 @@ pub struct QueryRequest {
 pub enum Query {
     State,
     /// Events after number `after`, oldest first.
-    History { after: u64, limit: u32 },
+    History {
+        after: u64,
+        limit: u32,
+    },
     /// Waits until the version is above `after`, at most `timeout_ms`, then as `State`.
-    Changed { after: u64, timeout_ms: u64 },
+    Changed {
+        after: u64,
+        timeout_ms: u64,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

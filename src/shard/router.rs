@@ -164,9 +164,7 @@ impl Router {
                 self.0.hints.lock().remove(&group);
                 CommandReply::NotOwner { hint: None }
             }
-            SendFailure::Overloaded => {
-                CommandReply::Unavailable(Unavailable::Overloaded { limit: LINK_WINDOW.into() })
-            }
+            SendFailure::Overloaded => CommandReply::Unavailable(Unavailable::Overloaded { limit: LINK_WINDOW.into() }),
             SendFailure::Lost => {
                 self.0.hints.lock().remove(&group);
                 CommandReply::Unknown

@@ -100,7 +100,8 @@ impl Attempts {
             }
         };
         let label = if outcome.is_ok() { "succeeded" } else { "failed" };
-        metrics::counter!("quorate_tasks_total", "handler" => self.task.handler.clone(), "outcome" => label).increment(1);
+        metrics::counter!("quorate_tasks_total", "handler" => self.task.handler.clone(), "outcome" => label)
+            .increment(1);
         outcome
     }
 

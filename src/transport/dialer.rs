@@ -79,7 +79,8 @@ impl FailureLog {
 
     fn note(&mut self, error: &DialError) {
         let text = error.to_string();
-        let repeated = self.former.as_ref().is_some_and(|(former, at)| *former == text && at.elapsed() < REPEAT_LOG_AFTER);
+        let repeated =
+            self.former.as_ref().is_some_and(|(former, at)| *former == text && at.elapsed() < REPEAT_LOG_AFTER);
         if !repeated {
             tracing::warn!(error = text, "cannot open a link; trying again");
             self.former = Some((text, Instant::now()));

@@ -203,7 +203,8 @@ mod tests {
     #[test]
     fn the_layout_is_what_the_document_says() {
         let header = Header { flags: ACK_WANTED, link: 2, position: 3, ack: 4 };
-        let request = Frame::Request { correlation: 5, class: Class::Raft, timeout_ms: 6, body: Bytes::from_static(b"x") };
+        let request =
+            Frame::Request { correlation: 5, class: Class::Raft, timeout_ms: 6, body: Bytes::from_static(b"x") };
         let reply = Frame::Reply { correlation: 7, outcome: Outcome::Overloaded };
         let mut expected = vec![1, 1];
         for number in [2u64, 3, 4] {

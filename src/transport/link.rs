@@ -49,7 +49,14 @@ struct State {
 }
 
 impl Link {
-    pub fn new(id: LinkId, boot_id: u64, slot: Arc<Slot>, line: Arc<dyn Line>, handler: Arc<dyn Handler>, options: &Options) -> Arc<Self> {
+    pub fn new(
+        id: LinkId,
+        boot_id: u64,
+        slot: Arc<Slot>,
+        line: Arc<dyn Line>,
+        handler: Arc<dyn Handler>,
+        options: &Options,
+    ) -> Arc<Self> {
         let state = State {
             outbox: Outbox::new(id.0, options),
             pending: HashMap::new(),
@@ -88,7 +95,12 @@ impl Link {
         }
     }
 
-    fn enqueue(&self, class: Class, body: Bytes, deadline: Instant) -> Result<(u64, oneshot::Receiver<Result<Bytes, Error>>), Error> {
+    fn enqueue(
+        &self,
+        class: Class,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<(u64, oneshot::Receiver<Result<Bytes, Error>>), Error> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state.lock();
         if state.closed || state.draining {
@@ -177,7 +189,9 @@ impl Link {
         for (sender, outcome) in waiting {
             let _ = sender.send(match outcome {
                 Outcome::Done(body) => Ok(body),
-                Outcome::Refused(detail) => Err(Error::Refused { node, detail: String::from_utf8_lossy(&detail).into_owned() }),
+                Outcome::Refused(detail) => {
+                    Err(Error::Refused { node, detail: String::from_utf8_lossy(&detail).into_owned() })
+                }
                 Outcome::Overloaded => Err(Error::Overloaded(node)),
             });
         }

@@ -184,7 +184,10 @@ impl Links {
     pub async fn introduced(&self, request: Bytes) -> Result<Bytes, String> {
         let reply = self.handler.introduce(request).await?;
         if reply.len() > INTRODUCTION_BYTES_MAX {
-            return Err(format!("the reply of {} bytes exceeds the limit of {INTRODUCTION_BYTES_MAX} bytes", reply.len()));
+            return Err(format!(
+                "the reply of {} bytes exceeds the limit of {INTRODUCTION_BYTES_MAX} bytes",
+                reply.len()
+            ));
         }
         Ok(reply)
     }
@@ -222,7 +225,8 @@ impl Links {
     }
 
     fn replace_peers(self: &Arc<Self>, me: NodeId, wanted: Vec<Peer>) {
-        let wanted: BTreeMap<NodeId, Peer> = wanted.into_iter().filter(|peer| peer.node != me).map(|peer| (peer.node, peer)).collect();
+        let wanted: BTreeMap<NodeId, Peer> =
+            wanted.into_iter().filter(|peer| peer.node != me).map(|peer| (peer.node, peer)).collect();
         let mut removed = Vec::new();
         {
             let mut peers = self.peers.write();
@@ -296,18 +300,32 @@ impl Links {
 }
 
 impl Transport for Arc<Links> {
-    fn request(&self, to: NodeId, class: Class, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, Error>> {
+    fn request(
+        &self,
+        to: NodeId,
+        class: Class,
+        request: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, Error>> {
         match self.current(to) {
             Some(link) => Box::pin(link.request(class, request, timeout)),
             None => Box::pin(async move { Err(Error::NotConnected(to)) }),
         }
     }
 
-    fn introduce(&self, address: String, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(
+        &self,
+        address: String,
+        request: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
         let wire = self.wire.get().cloned();
         Box::pin(async move {
             if request.len() > INTRODUCTION_BYTES_MAX {
-                return Err(format!("an introduction of {} bytes exceeds the limit of {INTRODUCTION_BYTES_MAX} bytes", request.len()));
+                return Err(format!(
+                    "an introduction of {} bytes exceeds the limit of {INTRODUCTION_BYTES_MAX} bytes",
+                    request.len()
+                ));
             }
             let Some(wire) = wire else { return Err("the links are not started".to_owned()) };
             let asked = wire.introduce(address.clone(), request, timeout);

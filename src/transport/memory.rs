@@ -78,14 +78,25 @@ impl Network {
 
     /// A network with these options for every node; `seed` decides which batches get dropped.
     pub fn with(options: Options, seed: u64) -> Self {
-        let state = State { nodes: HashMap::new(), faults: HashMap::new(), open: Vec::new(), rng: StdRng::seed_from_u64(seed), number: 0 };
+        let state = State {
+            nodes: HashMap::new(),
+            faults: HashMap::new(),
+            open: Vec::new(),
+            rng: StdRng::seed_from_u64(seed),
+            number: 0,
+        };
         Self { inner: Arc::new(Inner { options, state: Mutex::new(state), changed: watch::Sender::new(()) }) }
     }
 
     /// Adds a node at `address`, which may be any string. A node that was there before is gone,
     /// as after [`crash`](Self::crash). Every join has a boot id of its own. Must be called
     /// within a tokio runtime.
-    pub fn join(&self, name: impl Into<String>, address: impl Into<String>, handler: Arc<dyn Handler>) -> Arc<dyn Transport> {
+    pub fn join(
+        &self,
+        name: impl Into<String>,
+        address: impl Into<String>,
+        handler: Arc<dyn Handler>,
+    ) -> Arc<dyn Transport> {
         let (name, address) = (name.into(), address.into());
         self.crash(&address);
         let boot_id = self.inner.number();
@@ -93,7 +104,14 @@ impl Network {
         let gone = CancellationToken::new();
         let node = Node { links: Arc::downgrade(&links), gone: gone.clone() };
         self.inner.state.lock().nodes.insert(address.clone(), node);
-        links.attach(Arc::new(MemoryWire { network: self.inner.clone(), name, address, boot_id, gone, links: Arc::downgrade(&links) }));
+        links.attach(Arc::new(MemoryWire {
+            network: self.inner.clone(),
+            name,
+            address,
+            boot_id,
+            gone,
+            links: Arc::downgrade(&links),
+        }));
         Arc::new(links)
     }
 
@@ -120,7 +138,8 @@ impl Network {
 
     /// Cuts a node off from every other one that is there now.
     pub fn isolate(&self, address: &str) {
-        let others: Vec<String> = self.inner.state.lock().nodes.keys().filter(|other| *other != address).cloned().collect();
+        let others: Vec<String> =
+            self.inner.state.lock().nodes.keys().filter(|other| *other != address).cloned().collect();
         for other in others {
             self.partition(address, &other);
         }
@@ -221,8 +240,21 @@ struct MemoryWire {
 impl Wire for MemoryWire {
     fn dial(&self, me: NodeId, peer: Peer) -> BoxFuture<'static, Result<(), DialError>> {
         let link = LinkId(self.network.number());
-        let hello = Hello { link, from: me, from_name: self.name.clone(), boot_id: self.boot_id, to: peer.node, to_name: peer.name };
-        let dial = Dial { network: self.network.clone(), gone: self.gone.clone(), from: self.address.clone(), to: peer.address, hello };
+        let hello = Hello {
+            link,
+            from: me,
+            from_name: self.name.clone(),
+            boot_id: self.boot_id,
+            to: peer.node,
+            to_name: peer.name,
+        };
+        let dial = Dial {
+            network: self.network.clone(),
+            gone: self.gone.clone(),
+            from: self.address.clone(),
+            to: peer.address,
+            hello,
+        };
         let (links, limit) = (self.links.clone(), self.network.options.connect_timeout);
         Box::pin(async move {
             let address = dial.to.clone();
@@ -397,4 +429,3 @@ impl Line for MemoryLine {
         self.closed.cancel();
     }
 }
-

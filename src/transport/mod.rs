@@ -36,7 +36,12 @@ pub use ractor_wire::StartError;
 /// # Errors
 /// Options that contradict each other, a name or secret that cannot be used, and failures of
 /// `ractor` to start an actor.
-pub async fn start(options: &Options, identity: Identity, listener: tokio::net::TcpListener, handler: Arc<dyn Handler>) -> Result<Arc<dyn Transport>, StartError> {
+pub async fn start(
+    options: &Options,
+    identity: Identity,
+    listener: tokio::net::TcpListener,
+    handler: Arc<dyn Handler>,
+) -> Result<Arc<dyn Transport>, StartError> {
     let (links, _) = ractor_wire::start(options, identity, listener, handler).await?;
     Ok(Arc::new(links))
 }
@@ -106,10 +111,21 @@ pub trait Transport: Send + Sync + 'static {
     /// Sends a request and waits for the reply, at most `timeout`. Both have at most
     /// [`FRAME_BYTES_MAX`] bytes; a longer one ends in [`Error::Refused`]. The request is sent
     /// when the future is first polled; dropping it gives the reply up.
-    fn request(&self, to: NodeId, class: Class, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, Error>>;
+    fn request(
+        &self,
+        to: NodeId,
+        class: Class,
+        request: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, Error>>;
 
     /// Asks whoever listens at `address` (`host:port`), without a link. Used to bootstrap and join.
-    fn introduce(&self, address: String, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, String>>;
+    fn introduce(
+        &self,
+        address: String,
+        request: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, String>>;
 
     /// The peers to keep links with, without this node itself; replaces the former list.
     fn set_peers(&self, me: NodeId, peers: Vec<Peer>);

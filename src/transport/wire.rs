@@ -16,7 +16,12 @@ pub(super) trait Wire: Send + Sync + 'static {
     fn dial(&self, me: NodeId, peer: Peer) -> BoxFuture<'static, Result<(), DialError>>;
 
     /// See [`super::Transport::introduce`].
-    fn introduce(&self, address: String, request: Bytes, timeout: Duration) -> BoxFuture<'static, Result<Bytes, String>>;
+    fn introduce(
+        &self,
+        address: String,
+        request: Bytes,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, String>>;
 
     /// Closes every connection and stops listening.
     fn close(&self) -> BoxFuture<'static, ()>;

@@ -43,16 +43,19 @@ impl Entity for Counter {
 
     fn decide(state: &Count, command: Command, context: &Context<'_>) -> Decision<Self> {
         match command {
-            Command::Add(n) | Command::TaskEnded(Ok(n)) => {
-                Decision::accept(vec![Event::Added(n)], state.value + n)
-            }
+            Command::Add(n) | Command::TaskEnded(Ok(n)) => Decision::accept(vec![Event::Added(n)], state.value + n),
             Command::TaskEnded(Err(_)) => Decision::accept(vec![Event::Added(-1000)], 0),
-            Command::AddTo { id, amount } => Decision::accept(vec![Event::Noted], state.value)
-                .with(Effect::tell::<Counter>(id, &Command::Add(amount))),
+            Command::AddTo { id, amount } => {
+                Decision::accept(vec![Event::Noted], state.value)
+                    .with(Effect::tell::<Counter>(id, &Command::Add(amount)))
+            }
             Command::AddLater { amount, after_ms } => Decision::accept(vec![Event::Noted], state.value)
                 .with(Effect::schedule::<Counter>("later", context.now_ms + after_ms, &Command::Add(amount))),
-            Command::AddByTask(n) => Decision::accept(vec![Event::Noted], state.value)
-                .with(Effect::task("double", "tag", n.to_le_bytes().to_vec())),
+            Command::AddByTask(n) => Decision::accept(vec![Event::Noted], state.value).with(Effect::task(
+                "double",
+                "tag",
+                n.to_le_bytes().to_vec(),
+            )),
             Command::Panic => panic!("asked to"),
             Command::Refuse => Decision::reject("no"),
             Command::Read => Decision::reply(state.value),

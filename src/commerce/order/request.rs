@@ -164,8 +164,7 @@ fn total_units(items: &[Item]) -> Result<i64, String> {
 
 fn check_metadata(checks: &mut Checks, metadata: &BTreeMap<String, String>) {
     if metadata.len() > METADATA_KEYS_MAX {
-        checks
-            .wrong("metadata", format!("must have at most {METADATA_KEYS_MAX} keys, has {}", metadata.len()));
+        checks.wrong("metadata", format!("must have at most {METADATA_KEYS_MAX} keys, has {}", metadata.len()));
     }
     for (key, value) in metadata.iter().take(METADATA_KEYS_MAX) {
         let shown: String = key.chars().take(METADATA_KEY_CHARS_MAX).collect();

@@ -5,8 +5,8 @@
 //! command and pushes an unwinding order on as far as its tracks have settled.
 
 use super::{
-    Command, Details, Ending, Event, Fact, ID_BYTES_MAX, NewOrder, Order, PaymentTrack, Rejection, Reply,
-    State, Status, StockTrack, payment_id,
+    Command, Details, Ending, Event, Fact, ID_BYTES_MAX, NewOrder, Order, PaymentTrack, Rejection, Reply, State,
+    Status, StockTrack, payment_id,
 };
 use crate::commerce::{
     draft::Draft,
@@ -76,9 +76,7 @@ impl Saga<'_> {
             return Err(Rejection::AlreadyExists);
         }
         if self.context.id.len() > ID_BYTES_MAX {
-            return Err(Rejection::Invalid {
-                detail: format!("an order id has at most {ID_BYTES_MAX} bytes"),
-            });
+            return Err(Rejection::Invalid { detail: format!("an order id has at most {ID_BYTES_MAX} bytes") });
         }
         let now_ms = self.context.now_ms;
         let details = order.into_details(now_ms).map_err(|detail| Rejection::Invalid { detail })?;
@@ -196,8 +194,7 @@ impl Saga<'_> {
 
     /// Begins to compensate, unless that is under way.
     fn give_up(&mut self, ending: Ending) {
-        if self.draft.state.status.may_become(Status::Compensating)
-            && self.draft.state.status != Status::NeedsAttention
+        if self.draft.state.status.may_become(Status::Compensating) && self.draft.state.status != Status::NeedsAttention
         {
             self.emit(Fact::CompensationStarted { ending });
         }

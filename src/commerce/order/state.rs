@@ -205,8 +205,7 @@ impl State {
             *quantity = quantity.saturating_add(item.quantity);
         }
         let status = ReservationStatus::Requested;
-        let reservation =
-            |(sku, quantity): (&str, u32)| Reservation { sku: sku.to_owned(), quantity, status };
+        let reservation = |(sku, quantity): (&str, u32)| Reservation { sku: sku.to_owned(), quantity, status };
         self.reservations = merged.into_iter().map(reservation).collect();
     }
 

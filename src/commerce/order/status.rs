@@ -76,10 +76,7 @@ impl Status {
 
     /// True where the saga has nothing left to do by itself: `Prefer: wait` may stop waiting.
     pub fn is_settled(self) -> bool {
-        !matches!(
-            self,
-            Self::Pending | Self::Backordered | Self::Reserved | Self::Authorized | Self::Compensating
-        )
+        !matches!(self, Self::Pending | Self::Backordered | Self::Reserved | Self::Authorized | Self::Compensating)
     }
 
     pub fn name(self) -> &'static str {

@@ -102,9 +102,9 @@ impl Command {
     /// The order that sent it, if an order did.
     pub(super) fn order_id(&self) -> Option<&str> {
         match self {
-            Self::Authorize(Authorize { order_id, .. })
-            | Self::Capture { order_id }
-            | Self::Reverse { order_id } => Some(order_id),
+            Self::Authorize(Authorize { order_id, .. }) | Self::Capture { order_id } | Self::Reverse { order_id } => {
+                Some(order_id)
+            }
             Self::GatewayAnswered { .. } | Self::QueryDue { .. } => None,
         }
     }

@@ -38,8 +38,7 @@ const QUERY_WAIT_MIN_MS: u64 = 5_000;
 const QUERY_WAIT_MAX_MS: u64 = 600_000;
 const QUERY_TIMER: &str = "query";
 /// One task: about a minute of attempts before the outcome counts as unknown.
-const RETRY: Retry =
-    Retry { attempts_max: 8, backoff_min_ms: 100, backoff_max_ms: 10_000, attempt_timeout_ms: 10_000 };
+const RETRY: Retry = Retry { attempts_max: 8, backoff_min_ms: 100, backoff_max_ms: 10_000, attempt_timeout_ms: 10_000 };
 
 /// The entity; its id is `pay_` and the order's own suffix.
 pub struct Payment;
@@ -258,10 +257,7 @@ fn query_wait_ms(round: u32) -> u64 {
     QUERY_WAIT_MIN_MS.saturating_mul(1 << doublings).min(QUERY_WAIT_MAX_MS)
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "a request that cannot be encoded is a defect of its type, as in Effect::tell"
-)]
+#[expect(clippy::expect_used, reason = "a request that cannot be encoded is a defect of its type, as in Effect::tell")]
 fn task(request: &GatewayRequest, tag: String) -> Effect {
     let payload = request.encode().expect("a gateway request must be encodable");
     Effect::task_with_retry(gateway::HANDLER, tag, payload, RETRY)

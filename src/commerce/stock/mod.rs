@@ -115,12 +115,7 @@ fn reserve(state: &State, route: Route, expires_at_ms: u64, context: &Context<'_
     pass_on_reserve(vec![granted], timer, route, expires_at_ms)
 }
 
-fn pass_on_reserve(
-    events: Vec<Event>,
-    timer: Option<Effect>,
-    route: Route,
-    expires_at_ms: u64,
-) -> Decision<Stock> {
+fn pass_on_reserve(events: Vec<Event>, timer: Option<Effect>, route: Route, expires_at_ms: u64) -> Decision<Stock> {
     let next = match route.next() {
         Ok((sku, route)) => Effect::tell::<Stock>(sku, &Command::Reserve { route, expires_at_ms }),
         Err(order_id) => Effect::tell::<Order>(order_id, &order::Command::StockReserved),
@@ -180,8 +175,7 @@ fn sweep(state: &State, context: &Context<'_>) -> Decision<Stock> {
     let expired = state.expired(context.now_ms, SWEEP_BATCH_MAX);
     let next_sweep_ms = state.sweep_after(&expired, context.now_ms);
     let notice = order::Command::ReservationExpired { sku: context.id.to_owned() };
-    let notices: Vec<_> =
-        expired.iter().map(|order| Effect::tell::<Order>(order.as_str(), &notice)).collect();
+    let notices: Vec<_> = expired.iter().map(|order| Effect::tell::<Order>(order.as_str(), &notice)).collect();
     Decision::accept(vec![Event::Swept { expired, next_sweep_ms }], Reply::Ack)
         .with_all(next_sweep_ms.map(sweep_at))
         .with_all(notices)

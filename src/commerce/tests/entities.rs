@@ -39,10 +39,7 @@ fn stock_command() -> impl Strategy<Value = stock::Command> {
     });
     let undo = (route.clone(), any::<bool>()).prop_map(|(route, restock)| {
         let leg = |leg: Leg| UndoLeg { sku: leg.sku, quantity: leg.quantity, restock };
-        stock::Command::Undo(Undo {
-            order_id: route.order_id,
-            legs: route.legs.into_iter().map(leg).collect(),
-        })
+        stock::Command::Undo(Undo { order_id: route.order_id, legs: route.legs.into_iter().map(leg).collect() })
     });
     let delta = prop_oneof![-20..20i64, any::<i64>()];
     prop_oneof![
@@ -63,8 +60,8 @@ fn payment_command() -> impl Strategy<Value = payment::Command> {
     let amount = Money::new(500, "EUR".parse().expect("known")).expect("in range");
     let authorize = payment::Authorize { order_id: order_id(), amount, payment_method: "pm_card_ok".into() };
     let operation = prop_oneof![Just("authorize"), Just("capture"), Just("void"), Just("refund")];
-    let tag = (operation, 1..3u8, 0..3u8)
-        .prop_map(|(operation, number, round)| format!("{operation}-{number}#{round}"));
+    let tag =
+        (operation, 1..3u8, 0..3u8).prop_map(|(operation, number, round)| format!("{operation}-{number}#{round}"));
     let answer = prop_oneof![
         4 => Just(Ok(GatewayResponse::Approved { reference: "ref".into() })),
         1 => prop_oneof![Just("card_declined"), Just("authorization_expired")]

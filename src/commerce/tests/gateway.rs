@@ -66,9 +66,7 @@ impl Gateway {
                 }
                 (Operation::Void, GatewayResponse::Approved { .. }) => balance.held -= amount,
                 (Operation::Refund, GatewayResponse::Approved { .. }) => balance.refunded += amount,
-                (Operation::Capture, GatewayResponse::Declined { reason })
-                    if reason == "authorization_expired" =>
-                {
+                (Operation::Capture, GatewayResponse::Declined { reason }) if reason == "authorization_expired" => {
                     balance.held -= amount;
                 }
                 _ => {}

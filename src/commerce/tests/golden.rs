@@ -118,16 +118,9 @@ where
 {
     let lines = fixture.lines().filter(|line| !line.starts_with('#'));
     let stored: Vec<_> = lines.map(|line| line.split_once(' ').expect("number and bytes").1).collect();
-    let today: Vec<_> =
-        expected.iter().map(|event| hex(&encode_event::<E>(event).expect("encodes").bytes)).collect();
+    let today: Vec<_> = expected.iter().map(|event| hex(&encode_event::<E>(event).expect("encodes").bytes)).collect();
     let listing: Vec<_> = today.iter().enumerate().map(|(at, bytes)| format!("{at} {bytes}")).collect();
-    assert_eq!(
-        stored.len(),
-        expected.len(),
-        "{} events would be written as:\n{}",
-        E::TYPE,
-        listing.join("\n")
-    );
+    assert_eq!(stored.len(), expected.len(), "{} events would be written as:\n{}", E::TYPE, listing.join("\n"));
     for (bytes, event) in stored.iter().zip(expected) {
         let versioned = Versioned { version, bytes: unhex(bytes) };
         assert_eq!(&decode_event::<E>(&versioned).expect("stays readable"), event);
@@ -203,8 +196,7 @@ impl Entity for Tally {
 
 #[test]
 fn an_upcaster_reads_what_version_1_wrote() {
-    let old =
-        Versioned { version: 1, bytes: codec::encode("event", &TallyEventV1::Added(41)).expect("encodes") };
+    let old = Versioned { version: 1, bytes: codec::encode("event", &TallyEventV1::Added(41)).expect("encodes") };
     let new = encode_event::<Tally>(&TallyEvent::Added { count: 1, by: Some("me".into()) }).expect("encodes");
     let mut sum = 0;
     for stored in [old, new] {

@@ -60,8 +60,7 @@ fn long_strings_and_much_metadata_are_refused() {
     order.customer_id = "c".repeat(129);
     order.payment_method = "p\n".into();
     order.items[0].sku = "s".repeat(65);
-    order.metadata =
-        (0..21).map(|key| (key.to_string(), "v".repeat(if key == 0 { 501 } else { 1 }))).collect();
+    order.metadata = (0..21).map(|key| (key.to_string(), "v".repeat(if key == 0 { 501 } else { 1 }))).collect();
     let expected = ["customer_id", "payment_method", "items[0].sku", "metadata", "metadata.0"];
     assert_eq!(wrong(order.validate()), expected);
 }

@@ -59,8 +59,7 @@ fn an_order_is_reserved_authorized_committed_captured_and_confirmed() {
     }
     assert_eq!(seen, [Status::Pending, Status::Reserved, Status::Authorized, Status::Confirmed]);
     // Two SKUs after merging, sorted.
-    let legs: Vec<_> =
-        world.order("ord_1").reservations.iter().map(|r| (r.sku.as_str(), r.quantity)).collect();
+    let legs: Vec<_> = world.order("ord_1").reservations.iter().map(|r| (r.sku.as_str(), r.quantity)).collect();
     assert_eq!(legs, [("apple", 2), ("bread", 2)]);
     assert_eq!((world.levels("apple").on_hand, world.levels("apple").committed), (3, 2));
     assert_eq!(world.balance("ord_1"), Balance { held: 0, captured: 400, refunded: 0 });
@@ -304,10 +303,9 @@ fn a_refused_refund_needs_attention_and_an_operator_can_try_again_under_a_new_ke
 
 #[test]
 fn a_capture_that_is_declined_voids_and_restocks() {
-    for (reason, money) in [
-        ("do_not_honor", PaymentTrack::Voided),
-        ("authorization_expired", PaymentTrack::AuthorizationExpired),
-    ] {
+    for (reason, money) in
+        [("do_not_honor", PaymentTrack::Voided), ("authorization_expired", PaymentTrack::AuthorizationExpired)]
+    {
         let mut world = placed(&[("apple", 2)]);
         while world.order("ord_1").payment != PaymentTrack::Capturing {
             world.deliver(0, Mood::Approve);
@@ -385,8 +383,6 @@ fn reserving_starts_at_the_first_sku_by_name() {
     };
     assert_eq!((entity_type.as_str(), id.as_str()), (Stock::TYPE, "apple"));
     let command: &Versioned = command;
-    let Ok(stock::Command::Reserve { route, .. }) = decode_command::<Stock>(command) else {
-        panic!("a reserve")
-    };
+    let Ok(stock::Command::Reserve { route, .. }) = decode_command::<Stock>(command) else { panic!("a reserve") };
     assert_eq!(route.legs.len(), 2);
 }

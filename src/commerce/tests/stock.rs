@@ -5,8 +5,7 @@ use crate::commerce::{
     StockView,
     order::{self, Order, Refusal},
     stock::{
-        Command, Event, Leg, RESERVATIONS_MAX, Rejection, Reply, Route, SWEEP_BATCH_MAX, State, Stock, Undo,
-        UndoLeg,
+        Command, Event, Leg, RESERVATIONS_MAX, Rejection, Reply, Route, SWEEP_BATCH_MAX, State, Stock, Undo, UndoLeg,
     },
 };
 use crate::entity::{Entity, codec, decode_command};
@@ -98,8 +97,7 @@ fn the_number_of_open_reservations_is_bounded_and_the_state_stays_small() {
         Stock::evolve(full, &Event::Reserved { order_id, quantity: 1, expires_at_ms: START_MS + TTL_MS });
     }
     tell(&mut world, reserve("ord_last", 1, START_MS + TTL_MS));
-    let refused =
-        order::Command::StockRefused { done: 0, sku: "apple".into(), refusal: Refusal::TooManyReservations };
+    let refused = order::Command::StockRefused { done: 0, sku: "apple".into(), refusal: Refusal::TooManyReservations };
     assert_eq!(answers(&mut world), [("ord_last".to_owned(), refused)]);
     let bytes = codec::encode("state", state(&world)).expect("fits").len();
     assert!(bytes < codec::VALUE_BYTES_MAX * 3 / 4, "{bytes} bytes");

@@ -143,8 +143,7 @@ impl World {
     pub fn advance(&mut self, by_ms: u64) {
         self.now_ms += by_ms;
         let due = |at_ms: u64| at_ms <= self.now_ms;
-        let (fired, waiting) =
-            std::mem::take(&mut self.timers).into_iter().partition(|(_, (at, _))| due(*at));
+        let (fired, waiting) = std::mem::take(&mut self.timers).into_iter().partition(|(_, (at, _))| due(*at));
         self.timers = waiting;
         let fired: BTreeMap<(String, String, String), (u64, Versioned)> = fired;
         for ((entity_type, id, _), (_, command)) in fired {
@@ -179,8 +178,7 @@ impl World {
 
     /// Puts or adjusts, and keeps a book of its own about it.
     pub fn supply(&mut self, sku: &str, command: &stock::Command) -> Result<stock::Reply, stock::Rejection> {
-        let on_hand =
-            |world: &World| world.stocks.get(sku).map_or(0, |kept| kept.state.levels.on_hand as i64);
+        let on_hand = |world: &World| world.stocks.get(sku).map_or(0, |kept| kept.state.levels.on_hand as i64);
         let before = on_hand(self);
         let reply = self.ask::<Stock>(sku, command)?;
         *self.supplied.entry(sku.into()).or_default() += on_hand(self) - before;

@@ -50,7 +50,13 @@ async fn serve(wire: Arc<RactorWire>, mut stream: TcpStream, from: SocketAddr, p
     let proven = match timeout(wire.options.handshake_timeout, handshake::accept(&mut stream, &wire.keys)).await {
         Ok(Ok(proven)) => proven,
         Ok(Err(error)) => return wire.reject(from, error.reason(), &error),
-        Err(_) => return wire.reject(from, "timeout", &format_args!("no handshake within {:?}", wire.options.handshake_timeout)),
+        Err(_) => {
+            return wire.reject(
+                from,
+                "timeout",
+                &format_args!("no handshake within {:?}", wire.options.handshake_timeout),
+            );
+        }
     };
     drop(place);
     let served = match proven.purpose {
@@ -64,11 +70,13 @@ async fn serve(wire: Arc<RactorWire>, mut stream: TcpStream, from: SocketAddr, p
 
 async fn introduce(wire: &RactorWire, stream: &mut TcpStream, proven: &Proven) -> Result<(), String> {
     let answer = match (wire.introductions.try_acquire(), wire.links.upgrade()) {
-        (Ok(_permit), Some(links)) => match timeout(INTRODUCTION_TIMEOUT, links.introduced(proven.body.clone())).await {
-            Ok(Ok(reply)) => Answer::Done(reply),
-            Ok(Err(detail)) => Answer::Refused(detail),
-            Err(_) => Answer::Refused(format!("no answer within {INTRODUCTION_TIMEOUT:?}")),
-        },
+        (Ok(_permit), Some(links)) => {
+            match timeout(INTRODUCTION_TIMEOUT, links.introduced(proven.body.clone())).await {
+                Ok(Ok(reply)) => Answer::Done(reply),
+                Ok(Err(detail)) => Answer::Refused(detail),
+                Err(_) => Answer::Refused(format!("no answer within {INTRODUCTION_TIMEOUT:?}")),
+            }
+        }
         (Err(_), _) => Answer::Refused("too many introductions at a time".to_owned()),
         (_, None) => Answer::Refused("shutting down".to_owned()),
     };

@@ -57,7 +57,12 @@ impl Actor for Gateway {
         Ok(())
     }
 
-    async fn handle_supervisor_evt(&self, _: ActorRef<Batch>, event: SupervisionEvent, _: &mut ()) -> Result<(), ActorProcessingErr> {
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Batch>,
+        event: SupervisionEvent,
+        _: &mut (),
+    ) -> Result<(), ActorProcessingErr> {
         let SupervisionEvent::ProcessGroupChanged(GroupChangeMessage::Join(_, group, actors)) = event else {
             return Ok(());
         };

@@ -108,7 +108,10 @@ impl Keys {
     pub fn derive(secret: &[u8]) -> Self {
         let key = blake3::derive_key("quorate 2026-11 node link handshake", secret);
         let cookie = blake3::derive_key("quorate 2026-11 ractor_cluster cookie", secret);
-        Self { handshake: hmac::Key::new(hmac::HMAC_SHA256, &key), cookie: blake3::Hash::from_bytes(cookie).to_hex().to_string() }
+        Self {
+            handshake: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            cookie: blake3::Hash::from_bytes(cookie).to_hex().to_string(),
+        }
     }
 
     /// What `ractor_cluster` authenticates its sessions with, on top of this handshake.
@@ -212,7 +215,12 @@ where
 
 impl Proven {
     /// Tells the dialler how it ends.
-    pub async fn answer<S: AsyncWrite + Unpin>(&self, stream: &mut S, keys: &Keys, answer: &Answer) -> Result<(), Error> {
+    pub async fn answer<S: AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        keys: &Keys,
+        answer: &Answer,
+    ) -> Result<(), Error> {
         let clipped;
         let (status, body): (u8, &[u8]) = match answer {
             Answer::Done(body) => (STATUS_DONE, body),

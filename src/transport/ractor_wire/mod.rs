@@ -87,7 +87,12 @@ pub(super) struct RactorWire {
 }
 
 /// Starts node links on a listener that is already bound.
-pub(super) async fn start(options: &Options, identity: Identity, listener: TcpListener, handler: Arc<dyn Handler>) -> Result<(Arc<Links>, Arc<RactorWire>), StartError> {
+pub(super) async fn start(
+    options: &Options,
+    identity: Identity,
+    listener: TcpListener,
+    handler: Arc<dyn Handler>,
+) -> Result<(Arc<Links>, Arc<RactorWire>), StartError> {
     options.validate().map_err(StartError::Options)?;
     if identity.name.is_empty() || identity.name.len() > 255 {
         return Err(StartError::Name(identity.name.len()));
@@ -122,7 +127,11 @@ pub(super) async fn start(options: &Options, identity: Identity, listener: TcpLi
     Ok((links, wire))
 }
 
-async fn start_server(identity: &Identity, keys: &Keys, sessions: &Arc<Sessions>) -> Result<ActorRef<NodeServerMessage>, StartError> {
+async fn start_server(
+    identity: &Identity,
+    keys: &Keys,
+    sessions: &Arc<Sessions>,
+) -> Result<ActorRef<NodeServerMessage>, StartError> {
     // the name is unique per process: after a crash the peer may still hold a session with the
     // former one, and host and port must differ too, or two nodes take each other for themselves
     let unique = format!("{}-{:016x}", identity.name, identity.boot_id);
@@ -143,7 +152,8 @@ impl RactorWire {
             Ok(Err(error)) => return Err(format!("cannot connect to {address}: {error}")),
             Err(_) => return Err(format!("cannot connect to {address} within {:?}", self.options.connect_timeout)),
         };
-        stream::tune(&stream, self.options.keepalive).map_err(|error| format!("cannot set up the connection to {address}: {error}"))?;
+        stream::tune(&stream, self.options.keepalive)
+            .map_err(|error| format!("cannot set up the connection to {address}: {error}"))?;
         Ok(stream)
     }
 
@@ -176,7 +186,15 @@ impl RactorWire {
     }
 
     /// Gives a connection to `ractor_cluster` and waits until the link over it is up.
-    async fn hand_over(&self, stream: TcpStream, id: LinkId, peer: NodeId, name: String, boot_id: u64, is_server: bool) -> Result<(), String> {
+    async fn hand_over(
+        &self,
+        stream: TcpStream,
+        id: LinkId,
+        peer: NodeId,
+        name: String,
+        boot_id: u64,
+        is_server: bool,
+    ) -> Result<(), String> {
         let (stream, socket) = Socket::share(stream).map_err(|error| error.to_string())?;
         let connection = Connection::new(id, peer, name, boot_id, socket);
         if !self.sessions.register(&connection) {
@@ -209,7 +227,6 @@ impl RactorWire {
         }
     }
 }
-
 
 impl Wire for Arc<RactorWire> {
     fn dial(&self, me: NodeId, peer: Peer) -> BoxFuture<'static, Result<(), DialError>> {

@@ -63,7 +63,16 @@ pub(super) struct Sessions {
 impl Connection {
     pub fn new(id: LinkId, peer: NodeId, peer_name: String, boot_id: u64, socket: Socket) -> Arc<Self> {
         let stage = watch::Sender::new(Stage::Opening);
-        Arc::new(Self { id, peer, peer_name, boot_id, socket, stage, session: OnceLock::new(), gateway: OnceLock::new() })
+        Arc::new(Self {
+            id,
+            peer,
+            peer_name,
+            boot_id,
+            socket,
+            stage,
+            session: OnceLock::new(),
+            gateway: OnceLock::new(),
+        })
     }
 
     /// The label of its stream.
@@ -108,7 +117,8 @@ impl Sessions {
     /// Ends the former sessions with `peer` and waits until `ractor_cluster` has noticed; it
     /// could otherwise elect one of them instead of the next.
     pub async fn retire(&self, peer: NodeId) {
-        let former: Vec<_> = self.table.lock().links.values().filter(|connection| connection.peer == peer).cloned().collect();
+        let former: Vec<_> =
+            self.table.lock().links.values().filter(|connection| connection.peer == peer).cloned().collect();
         for connection in former {
             connection.hang_up();
             if connection.session.get().is_none() {

@@ -48,7 +48,10 @@ async fn errors_come_back_in_words_and_a_panic_is_one() {
         let refused = |detail: &str| Err(Error::Refused { node, detail: detail.to_owned() });
         assert_eq!(pair.a.ask(&pair.b, "fail").await, refused("as you asked"));
         assert_eq!(pair.a.ask(&pair.b, "panic").await, refused("the handler panicked"));
-        assert_eq!(pair.a.ask(&pair.b, "too much").await, refused("the reply of 2097153 bytes exceeds the limit of 2097152 bytes"));
+        assert_eq!(
+            pair.a.ask(&pair.b, "too much").await,
+            refused("the reply of 2097153 bytes exceeds the limit of 2097152 bytes")
+        );
         let long = pair.a.ask(&pair.b, vec![0; FRAME_BYTES_MAX + 1]).await;
         assert_eq!(long, refused("a request of 2097153 bytes exceeds the limit of 2097152 bytes"));
         pair.close().await;
@@ -74,7 +77,8 @@ async fn a_request_without_an_answer_ends_at_its_deadline() {
         let pair = pair(kind).await;
         let asked = Instant::now();
         let limit = Duration::from_millis(100);
-        let answer = pair.a.transport.request(pair.b.peer.node, Class::Command, Bytes::from_static(b"never"), limit).await;
+        let answer =
+            pair.a.transport.request(pair.b.peer.node, Class::Command, Bytes::from_static(b"never"), limit).await;
         assert_eq!(answer, Err(Error::TimedOut(pair.b.peer.node)));
         assert!(asked.elapsed() >= limit && asked.elapsed() < PATIENCE);
         pair.a.transport.close(Duration::ZERO).await;
@@ -100,7 +104,11 @@ async fn handlers_past_their_bound_are_refused_and_raft_has_its_own() {
         let options = Options { command_handlers_max: 10, ..Options::default() };
         let pair = Pair::start(kind, options, handler.clone()).await;
         let node = pair.b.peer.node;
-        let held: Vec<_> = (0..10).map(|_| tokio::spawn(pair.a.transport.request(node, Class::Command, Bytes::from_static(b"hold"), PATIENCE))).collect();
+        let held: Vec<_> = (0..10)
+            .map(|_| {
+                tokio::spawn(pair.a.transport.request(node, Class::Command, Bytes::from_static(b"hold"), PATIENCE))
+            })
+            .collect();
         eventually("ten handlers run", || handler.handled.load(Ordering::SeqCst) == 10).await;
         assert_eq!(pair.a.ask(&pair.b, "one more").await, Err(Error::Overloaded(node)), "{kind:?}");
         assert_eq!(handler.handled.load(Ordering::SeqCst), 10);
@@ -140,7 +148,10 @@ async fn a_peer_that_stops_reading_costs_one_window_and_no_more() {
 }
 
 /// How many of the requests failed with `error`, and those that are still under way.
-async fn settled<T: std::fmt::Debug + PartialEq>(tasks: Vec<tokio::task::JoinHandle<Result<T, Error>>>, error: Error) -> (usize, Vec<tokio::task::JoinHandle<Result<T, Error>>>) {
+async fn settled<T: std::fmt::Debug + PartialEq>(
+    tasks: Vec<tokio::task::JoinHandle<Result<T, Error>>>,
+    error: Error,
+) -> (usize, Vec<tokio::task::JoinHandle<Result<T, Error>>>) {
     let (mut done, mut open, mut quiet_since) = (0, tasks, Instant::now());
     while quiet_since.elapsed() < Duration::from_millis(150) {
         let mut still = Vec::new();
@@ -164,7 +175,8 @@ async fn introductions_need_no_link_and_errors_name_the_address() {
     for kind in BOTH {
         let pair = pair(kind).await;
         let address = pair.b.peer.address.clone();
-        let introduce = |address: &str, request: Bytes| pair.a.transport.introduce(address.to_owned(), request, PATIENCE);
+        let introduce =
+            |address: &str, request: Bytes| pair.a.transport.introduce(address.to_owned(), request, PATIENCE);
         assert_eq!(introduce(&address, "a".into()).await.unwrap(), "nice to meet you, a");
         let longest = introduce(&address, vec![b'x'; INTRODUCTION_BYTES_MAX - 18].into()).await.unwrap();
         assert_eq!(longest.len(), INTRODUCTION_BYTES_MAX);
@@ -185,7 +197,12 @@ async fn closing_waits_for_the_answers_that_are_under_way() {
         let gate = Arc::new(Semaphore::new(0));
         let handler = Arc::new(Obedient { gate: Some(gate.clone()), ..Obedient::default() });
         let pair = Pair::start(kind, Options::default(), handler.clone()).await;
-        let asked = tokio::spawn(pair.a.transport.request(pair.b.peer.node, Class::Command, Bytes::from_static(b"hold"), PATIENCE));
+        let asked = tokio::spawn(pair.a.transport.request(
+            pair.b.peer.node,
+            Class::Command,
+            Bytes::from_static(b"hold"),
+            PATIENCE,
+        ));
         eventually("the handler runs", || handler.handled.load(Ordering::SeqCst) == 1).await;
         let closing = tokio::spawn(pair.b.transport.close(PATIENCE));
         // what comes while it closes is refused, not lost
@@ -207,7 +224,12 @@ async fn closing_waits_for_the_answers_that_are_under_way() {
 async fn a_removed_peer_is_disconnected_and_comes_back_when_added() {
     for kind in BOTH {
         let pair = pair(kind).await;
-        let waiting = tokio::spawn(pair.a.transport.request(pair.b.peer.node, Class::Command, Bytes::from_static(b"never"), PATIENCE));
+        let waiting = tokio::spawn(pair.a.transport.request(
+            pair.b.peer.node,
+            Class::Command,
+            Bytes::from_static(b"never"),
+            PATIENCE,
+        ));
         assert!(pair.a.ask(&pair.b, "sent after it").await.is_ok());
         pair.a.transport.set_peers(pair.a.peer.node, vec![]);
         assert_eq!(waiting.await.unwrap(), Err(Error::Broken(pair.b.peer.node)));
@@ -227,7 +249,12 @@ async fn a_restarted_peer_is_linked_again_with_its_new_boot_id() {
         let handler = Arc::new(Obedient::default());
         let mut pair = Pair::start(kind, Options::default(), handler.clone()).await;
         let former = pair.a.wait_link(&pair.b, "up", |state| state.up).await.boot_id;
-        let waiting = tokio::spawn(pair.a.transport.request(pair.b.peer.node, Class::Command, Bytes::from_static(b"never"), PATIENCE));
+        let waiting = tokio::spawn(pair.a.transport.request(
+            pair.b.peer.node,
+            Class::Command,
+            Bytes::from_static(b"never"),
+            PATIENCE,
+        ));
         assert!(pair.a.ask(&pair.b, "sent after it").await.is_ok());
         pair.b.transport.close(Duration::ZERO).await;
         assert_eq!(waiting.await.unwrap(), Err(Error::Broken(pair.b.peer.node)), "{kind:?}");
@@ -237,7 +264,8 @@ async fn a_restarted_peer_is_linked_again_with_its_new_boot_id() {
             None => Node::ractor(2, &name, &Options::default(), handler.clone()).await,
         };
         pair.acquaint();
-        let again = pair.a.wait_link(&pair.b, "up with a new boot id", |state| state.up && state.boot_id != former).await;
+        let again =
+            pair.a.wait_link(&pair.b, "up with a new boot id", |state| state.up && state.boot_id != former).await;
         assert_ne!(again.boot_id, 0);
         pair.wait_up().await;
         assert!(pair.a.ask(&pair.b, "again").await.is_ok());

@@ -23,7 +23,16 @@ async fn pair() -> (Pair, Network) {
 async fn a_crash_breaks_what_waits_at_once() {
     let (pair, network) = pair().await;
     let asked = std::time::Instant::now();
-    let waiting: Vec<_> = (0..100).map(|_| tokio::spawn(pair.a.transport.request(pair.b.peer.node, Class::Command, Bytes::from_static(b"never"), PATIENCE))).collect();
+    let waiting: Vec<_> = (0..100)
+        .map(|_| {
+            tokio::spawn(pair.a.transport.request(
+                pair.b.peer.node,
+                Class::Command,
+                Bytes::from_static(b"never"),
+                PATIENCE,
+            ))
+        })
+        .collect();
     assert!(pair.a.ask(&pair.b, "sent after them").await.is_ok());
     network.crash(&pair.b.peer.address);
     for waiting in waiting {
@@ -41,7 +50,12 @@ async fn a_crash_breaks_what_waits_at_once() {
 #[tokio::test]
 async fn a_frozen_peer_is_noticed_by_its_silence() {
     let (pair, network) = pair().await;
-    let waiting = tokio::spawn(pair.a.transport.request(pair.b.peer.node, Class::Command, Bytes::from_static(b"never"), PATIENCE));
+    let waiting = tokio::spawn(pair.a.transport.request(
+        pair.b.peer.node,
+        Class::Command,
+        Bytes::from_static(b"never"),
+        PATIENCE,
+    ));
     assert!(pair.a.ask(&pair.b, "sent after it").await.is_ok());
     let cut = tokio::time::Instant::now();
     network.partition(&pair.a.peer.address, &pair.b.peer.address);
@@ -71,7 +85,11 @@ async fn a_cut_of_one_direction_closes_the_link_on_both_sides() {
 async fn a_short_cut_delays_and_loses_nothing() {
     let (pair, network) = pair().await;
     network.cut(&pair.a.peer.address, &pair.b.peer.address);
-    let asked: Vec<_> = (0..50).map(|number| tokio::spawn(pair.a.transport.request(pair.b.peer.node, Class::Raft, Bytes::from(vec![number]), PATIENCE))).collect();
+    let asked: Vec<_> = (0..50)
+        .map(|number| {
+            tokio::spawn(pair.a.transport.request(pair.b.peer.node, Class::Raft, Bytes::from(vec![number]), PATIENCE))
+        })
+        .collect();
     // some heartbeats of the other direction get through meanwhile
     tokio::time::timeout(Duration::from_millis(100), std::future::pending::<()>()).await.unwrap_err();
     network.heal_all();
@@ -109,7 +127,11 @@ async fn lost_batches_cost_requests_but_neither_the_link_nor_its_credit() {
     let mut outcomes = HashSet::new();
     // 60 MB through a window of 4 MiB: a leak of credit would end in Overloaded
     for _ in 0..600 {
-        let answer = pair.a.transport.request(pair.b.peer.node, Class::Raft, Bytes::from(vec![7; 100_000]), Duration::from_millis(20)).await;
+        let answer = pair
+            .a
+            .transport
+            .request(pair.b.peer.node, Class::Raft, Bytes::from(vec![7; 100_000]), Duration::from_millis(20))
+            .await;
         outcomes.insert(format!("{:?}", answer.map(|_| ())));
     }
     assert!(outcomes.contains("Ok(())") && outcomes.contains("Err(TimedOut(NodeId(2)))"), "{outcomes:?}");
@@ -123,7 +145,14 @@ async fn lost_batches_cost_requests_but_neither_the_link_nor_its_credit() {
 async fn the_same_seed_drops_the_same_batches() {
     let mut runs = Vec::new();
     for _ in 0..2 {
-        let network = Network::with(Options { heartbeat_interval: Duration::from_secs(60), dead_after: Duration::from_secs(600), ..Options::default() }, 42);
+        let network = Network::with(
+            Options {
+                heartbeat_interval: Duration::from_secs(60),
+                dead_after: Duration::from_secs(600),
+                ..Options::default()
+            },
+            42,
+        );
         let a = Node::memory(&network, 1, "a", Arc::new(Obedient::default()));
         let b = Node::memory(&network, 2, "b", Arc::new(Obedient::default()));
         let pair = Pair { a, b, network: Some(network.clone()) };
@@ -134,7 +163,8 @@ async fn the_same_seed_drops_the_same_batches() {
         network.drop_probability("address of a", "address of b", 0.5);
         let mut outcomes = Vec::new();
         for _ in 0..30 {
-            let answer = pair.a.transport.request(NodeId(2), Class::Raft, Bytes::new(), Duration::from_millis(100)).await;
+            let answer =
+                pair.a.transport.request(NodeId(2), Class::Raft, Bytes::new(), Duration::from_millis(100)).await;
             outcomes.push(answer.is_ok());
         }
         runs.push(outcomes);
@@ -146,7 +176,9 @@ async fn the_same_seed_drops_the_same_batches() {
 #[tokio::test]
 async fn an_isolated_node_loses_every_link_and_only_those() {
     let network = Network::with(quick(), 1);
-    let nodes: Vec<Node> = (1..=4).map(|number| Node::memory(&network, number, &format!("n{number}"), Arc::new(Obedient::default()))).collect();
+    let nodes: Vec<Node> = (1..=4)
+        .map(|number| Node::memory(&network, number, &format!("n{number}"), Arc::new(Obedient::default())))
+        .collect();
     let peers: Vec<Peer> = nodes.iter().map(|node| node.peer.clone()).collect();
     for node in &nodes {
         node.transport.set_peers(node.peer.node, peers.clone());

@@ -7,7 +7,13 @@ fn hello() -> Hello {
 }
 
 /// Runs both sides; the acceptor answers a proven dialler with `answer`.
-async fn shake(dialer: &str, acceptor: &str, purpose: Purpose, body: &[u8], answer: Answer) -> (Result<Answer, Error>, Result<Proven, Error>) {
+async fn shake(
+    dialer: &str,
+    acceptor: &str,
+    purpose: Purpose,
+    body: &[u8],
+    answer: Answer,
+) -> (Result<Answer, Error>, Result<Proven, Error>) {
     let (mut near, mut far) = duplex(1 << 20);
     let (dial_keys, accept_keys) = (Keys::derive(dialer.as_bytes()), Keys::derive(acceptor.as_bytes()));
     let accepting = async {
@@ -97,9 +103,17 @@ async fn another_version_is_named_on_both_sides() {
 
 #[tokio::test]
 async fn lengths_out_of_range_end_it_before_they_are_believed() {
-    for (purpose, len) in [(PURPOSE_LINK, Hello::BYTES_MAX + 1), (PURPOSE_INTRODUCTION, INTRODUCTION_BYTES_MAX + 1), (PURPOSE_LINK, u32::MAX as usize)] {
+    for (purpose, len) in [
+        (PURPOSE_LINK, Hello::BYTES_MAX + 1),
+        (PURPOSE_INTRODUCTION, INTRODUCTION_BYTES_MAX + 1),
+        (PURPOSE_LINK, u32::MAX as usize),
+    ] {
         let (mut near, mut far) = duplex(1 << 20);
-        near.write_all(&[&MAGIC[..], &VERSION.to_be_bytes(), &[purpose], &[0; NONCE_BYTES], &(len as u32).to_be_bytes()].concat()).await.unwrap();
+        near.write_all(
+            &[&MAGIC[..], &VERSION.to_be_bytes(), &[purpose], &[0; NONCE_BYTES], &(len as u32).to_be_bytes()].concat(),
+        )
+        .await
+        .unwrap();
         let keys = Keys::derive(b"s");
         let accepted = timeout(Duration::from_secs(5), accept(&mut far, &keys)).await.expect("waits for the bytes");
         assert!(matches!(accepted, Err(Error::Malformed(_))));

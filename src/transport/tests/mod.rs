@@ -7,7 +7,10 @@ mod strangers;
 
 use super::*;
 use memory::Network;
-use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 
 /// For everything that must happen; far beyond what it takes.

@@ -1,5 +1,8 @@
 use super::*;
-use crate::transport::{FRAME_BYTES_MAX, frame::{Frame, Frames}};
+use crate::transport::{
+    FRAME_BYTES_MAX,
+    frame::{Frame, Frames},
+};
 use bytesize::ByteSize;
 use std::time::Duration;
 
@@ -53,14 +56,19 @@ async fn a_batch_ends_at_its_limit_but_takes_a_single_larger_frame() {
     }
     let frame = |len: usize| frame::request_len(len);
     let header = frame::HEADER_BYTES;
-    assert_eq!(lens, [header + 2 * frame(30_000), header + frame(30_000), header + frame(FRAME_BYTES_MAX), header + frame(10)]);
+    assert_eq!(
+        lens,
+        [header + 2 * frame(30_000), header + frame(30_000), header + frame(FRAME_BYTES_MAX), header + frame(10)]
+    );
 }
 
 #[tokio::test]
 async fn commands_stop_at_three_quarters_of_the_window_raft_at_all_of_it() {
     let mut outbox = outbox();
     let body = Bytes::from(vec![0; 64 * 1024 - 17]);
-    let fill = |outbox: &mut Outbox, class| (0..1000).take_while(|_| outbox.push_request(class, 1, later(), body.clone()).is_ok()).count();
+    let fill = |outbox: &mut Outbox, class| {
+        (0..1000).take_while(|_| outbox.push_request(class, 1, later(), body.clone()).is_ok()).count()
+    };
     assert_eq!(fill(&mut outbox, Class::Command), 48);
     assert_eq!(outbox.push_request(Class::Command, 1, later(), body.clone()), Err(Full));
     assert_eq!(fill(&mut outbox, Class::Raft), 16);

@@ -33,10 +33,17 @@ impl Other {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| line.split_once("listening on ").map(|(_, address)| address.to_owned()));
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("listening on ").map(|(_, address)| address.to_owned()));
         // reads on, so that the child never blocks on its output
         std::thread::spawn(move || lines.for_each(drop));
-        let peer = Peer { node: NodeId(2), name: "other".to_owned(), address: address.expect("the child says where it listens") };
+        let peer = Peer {
+            node: NodeId(2),
+            name: "other".to_owned(),
+            address: address.expect("the child says where it listens"),
+        };
         Self { child, peer }
     }
 
@@ -56,7 +63,10 @@ async fn served_as_child() -> bool {
     let [port, name, address] = role.split(' ').collect::<Vec<_>>()[..] else { panic!("{role}") };
     let listener = bind_again(port.parse().unwrap()).await;
     let here = listener.local_addr().unwrap();
-    let transport = start(&Options::default(), Identity::new("other", "secret"), listener, Arc::new(Obedient::default())).await.unwrap();
+    let transport =
+        start(&Options::default(), Identity::new("other", "secret"), listener, Arc::new(Obedient::default()))
+            .await
+            .unwrap();
     transport.set_peers(NodeId(2), vec![Peer { node: NodeId(1), name: name.to_owned(), address: address.to_owned() }]);
     writeln!(std::io::stdout(), "\nlistening on {here}").unwrap();
     tokio::task::spawn_blocking(|| std::io::stdin().lines().for_each(drop)).await.unwrap();
@@ -123,7 +133,11 @@ async fn a_stopped_process_is_noticed_and_linked_again_when_it_continues() {
     let stopped = Instant::now();
     me.wait_link(&there, "down", |state| !state.up).await;
     assert_eq!(waiting.await.unwrap(), Err(Error::Broken(NodeId(2))));
-    assert!((Duration::from_millis(1500)..Duration::from_secs(5)).contains(&stopped.elapsed()), "{:?}", stopped.elapsed());
+    assert!(
+        (Duration::from_millis(1500)..Duration::from_secs(5)).contains(&stopped.elapsed()),
+        "{:?}",
+        stopped.elapsed()
+    );
     other.signal("-CONT");
     me.wait_link(&there, "up again", |state| state.up && state.boot_id == boot_id).await;
     assert_eq!(me.ask(&there, "who").await.unwrap(), "1");
@@ -143,7 +157,10 @@ async fn two_processes_answer_each_other_at_speed() {
     me.wait_link(&there, "up", |state| state.up).await;
     for (askers, requests, size) in [(1, 2_000, 100), (64, 60_000, 100), (512, 120_000, 100), (64, 10_000, 4096)] {
         let rate = rate(&me, askers, requests, size).await;
-        eprintln!("{askers} askers, {size} B each way: {rate:.0} requests/s, {:.1} µs each", askers as f64 / rate * 1e6);
+        eprintln!(
+            "{askers} askers, {size} B each way: {rate:.0} requests/s, {:.1} µs each",
+            askers as f64 / rate * 1e6
+        );
         assert!(rate > 1_000.0, "{askers} askers get {rate:.0} requests/s");
     }
     me.transport.close(PATIENCE).await;

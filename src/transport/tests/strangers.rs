@@ -85,7 +85,8 @@ async fn garbage_is_closed_and_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_and_half_a_handshake_end_at_the_deadline() {
     let target = target(hasty(), "secret").await;
-    let halves: [&[u8]; 4] = [b"", b"QUOR", b"QUORATE\n\x00\x01\x01", b"QUORATE\n\x00\x01\x010123456789abcdef0123456789abcdef\x00\x00"];
+    let halves: [&[u8]; 4] =
+        [b"", b"QUOR", b"QUORATE\n\x00\x01\x01", b"QUORATE\n\x00\x01\x010123456789abcdef0123456789abcdef\x00\x00"];
     for half in halves {
         let mut stream = target.connect().await;
         stream.write_all(half).await.unwrap();
