@@ -7,6 +7,8 @@
 //! curl localhost:3000/readyz
 //! ```
 
+#![allow(clippy::print_stdout)] // an example talks to whoever runs it
+
 use axum::{
     Json, Router,
     extract::{Path, State},

@@ -507,10 +507,6 @@ impl AppliedState {
             self.entities.retain(|_, e| e.dirty);
         }
     }
-
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
-    }
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {

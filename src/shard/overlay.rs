@@ -41,10 +41,6 @@ impl Overlay {
         self.group
     }
 
-    pub fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
-    }
-
     pub fn dirty_bytes(&self) -> usize {
         self.dirty_bytes
     }

@@ -75,6 +75,7 @@ impl Entity for Counter {
 }
 
 async fn cluster(nodes: usize) -> Cluster {
+    crate::logs();
     Cluster::in_memory(nodes)
         .entity::<Counter>()
         .task_handler("double", |_, payload| async move {

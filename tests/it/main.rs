@@ -2,3 +2,11 @@
 
 mod entities;
 mod http;
+mod layers;
+
+/// With `RUST_LOG=quorate=debug cargo test …` the nodes of a test tell what they do.
+fn logs() {
+    let quiet = quorate::telemetry::Options { filter: "off".into(), ..quorate::telemetry::Options::default() };
+    // Whoever comes second finds them set up.
+    let _ = quorate::telemetry::init(&quiet);
+}
