@@ -17,6 +17,7 @@
 mod actor;
 mod applied;
 mod entry;
+mod gate;
 mod host;
 mod keys;
 mod machine;
