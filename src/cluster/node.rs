@@ -448,7 +448,7 @@ impl Node {
             return;
         }
         let hosts = self.hosts();
-        leadership::drain(&hosts, &self.links()).await;
+        leadership::drain(&hosts, &self.transport.links()).await;
         self.stop.cancel();
         let gossip = self.gossip.lock().take();
         if let Some(gossip) = gossip {
