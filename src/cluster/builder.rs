@@ -20,6 +20,9 @@ use std::{
     time::Duration,
 };
 
+/// Shards of a cluster in memory: enough to spread over its nodes, and a quarter of the usual
+/// number to elect owners for.
+const SHARDS_IN_MEMORY: u16 = 4;
 /// How long [`Builder::start`] waits for an in-process cluster to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -131,6 +134,7 @@ fn in_memory_configs(count: usize) -> Vec<Config> {
         config.node.listen = address(i);
         config.node.http = String::new();
         config.node.seeds = seeds.clone();
+        config.cluster.shards = SHARDS_IN_MEMORY;
         config
     };
     (0..count).map(config).collect()

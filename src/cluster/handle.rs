@@ -32,7 +32,8 @@ impl Cluster {
         Builder::single_node(data_dir.into())
     }
 
-    /// `nodes` nodes in this process, on memory storage and memory links. For tests and trials.
+    /// `nodes` nodes in this process, on memory storage and memory links, with four shards. For
+    /// tests and trials.
     pub fn in_memory(nodes: usize) -> Builder {
         Builder::in_memory(nodes)
     }

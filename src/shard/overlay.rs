@@ -30,7 +30,16 @@ impl Overlay {
     pub fn open(storage: Arc<dyn Storage>, group: GroupId) -> Result<Self, Error> {
         let generation = read_generation(&*storage, group)?;
         let prefix = keys::prefix(group, generation);
-        Ok(Self { storage, group, generation, prefix, dirty: Changes::new(), dirty_bytes: 0, fresh: Fresh::new(), flushing: None })
+        Ok(Self {
+            storage,
+            group,
+            generation,
+            prefix,
+            dirty: Changes::new(),
+            dirty_bytes: 0,
+            fresh: Fresh::new(),
+            flushing: None,
+        })
     }
 
     pub fn generation(&self) -> u32 {

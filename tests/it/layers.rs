@@ -64,7 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("ingress", &["entity", "commerce", "cluster", "Cluster", "telemetry", "catalog"]),
+    ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "telemetry"]),
     // The command line may use anything, and nothing uses it.
     (
         "cli",
@@ -183,10 +183,10 @@ fn collect(dir: &Path, root: &Path, found: &mut Vec<Source>) {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let name = path.strip_prefix(root).expect("below the root").display().to_string();
             let steps: Vec<&str> = name.trim_end_matches(".rs").trim_end_matches("/mod").split('/').collect();
-            if let ["src", module, rest @ ..] = steps[..]
-                && !["lib", "main"].contains(&module)
+            if let ["src", module, rest @ ..] = &steps[..]
+                && !["lib", "main"].contains(module)
             {
-                let (module, depth) = (module.to_owned(), rest.len() + 1);
+                let (module, depth) = ((*module).to_owned(), rest.len() + 1);
                 found.push(Source { module, name, path, depth });
             }
         }
