@@ -14,7 +14,10 @@ use std::{
     net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -24,6 +27,9 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_quorate");
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 const LOG_LINES_SHOWN: usize = 40;
+/// Below every system's range for outgoing connections: none of those can sit on a node's port
+/// while the node is down.
+const PORTS: std::ops::Range<u32> = 10_000..32_000;
 
 /// Several nodes that know each other.
 pub struct Cluster {
@@ -64,7 +70,9 @@ impl Cluster {
             all.extend(["--data-dir".into(), own_dir.join("data").display().to_string()]);
             all.extend(common.iter().cloned());
             all.extend(arguments.iter().map(ToString::to_string));
-            Node::new(name, format!("http://127.0.0.1:{}", http[i]), own_dir, all)
+            let mut node = Node::new(name, format!("http://127.0.0.1:{}", http[i]), own_dir, all);
+            node.listen = format!("127.0.0.1:{}", listen[i]);
+            node
         };
         Self { nodes: (0..nodes).map(node).collect(), dir }
     }
@@ -103,6 +111,8 @@ impl Drop for Cluster {
 pub struct Node {
     pub name: String,
     pub url: String,
+    /// Its cluster port: TCP for links, UDP for gossip.
+    pub listen: String,
     dir: PathBuf,
     arguments: Vec<String>,
     process: Mutex<Option<Child>>,
@@ -110,7 +120,7 @@ pub struct Node {
 
 impl Node {
     fn new(name: String, url: String, dir: PathBuf, arguments: Vec<String>) -> Self {
-        Self { name, url, dir, arguments, process: Mutex::new(None) }
+        Self { name, url, listen: String::new(), dir, arguments, process: Mutex::new(None) }
     }
 
     /// Its data directory.
@@ -290,19 +300,28 @@ pub async fn wait_until<F: Future<Output = bool>>(reason: &str, deadline: Durati
     }
 }
 
-/// Ports that are free for TCP and UDP. Another process could take one before it is used: nothing
-/// but holding it open could prevent that.
+/// Ports that are free for TCP and UDP, never the same twice in this process. Another process could
+/// take one before it is used: nothing but holding it open could prevent that.
 pub fn free_ports(count: usize) -> Vec<u16> {
-    let mut held = Vec::new();
-    while held.len() < count {
-        let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = tcp.local_addr().expect("its number").port();
-        // A UDP port in use: this one is skipped, and let go.
-        if let Ok(udp) = UdpSocket::bind(("127.0.0.1", port)) {
-            held.push((port, tcp, udp));
-        }
-    }
-    held.iter().map(|(port, ..)| *port).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let span = PORTS.end - PORTS.start;
+    // Test binaries that run side by side begin in different places.
+    let from = std::process::id().wrapping_mul(997);
+    let candidates = std::iter::repeat_with(|| PORTS.start + from.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % span);
+    let ports = candidates.take(span as usize).filter_map(|port| u16::try_from(port).ok()).filter(|port| is_free(*port));
+    let ports: Vec<u16> = ports.take(count).collect();
+    assert_eq!(ports.len(), count, "not enough free ports in {PORTS:?}");
+    ports
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
+}
+
+/// Tests that measure how a whole cluster behaves take turns: two cores carry one at a time.
+pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,9 +1,8 @@
 //! The README's session, run top to bottom against `quorate dev`: what it promises is what happens.
 
-use crate::harness::{BINARY, PATIENCE, free_ports, quorate, wait_until};
+use crate::harness::{BINARY, PATIENCE, free_ports, quorate, turn, wait_until};
 use quorate::cli::http::Client;
 use std::{
-    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -43,15 +42,16 @@ fn session() -> Vec<Step> {
     steps
 }
 
-/// Three ports in a row that are free right now.
+/// The first of three free ports in a row.
 fn three_in_a_row() -> u16 {
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let found = (0..100).map(|_| free_ports(1)[0]).find(|base| *base < 65_000 && (1..3).all(|i| free(base + i)));
-    found.expect("three free ports in a row")
+    let ports = free_ports(30);
+    let row = ports.windows(3).find(|row| row[2] == row[0] + 2);
+    row.expect("three free ports in a row")[0]
 }
 
 #[tokio::test]
 async fn the_session_in_the_readme_is_true() {
+    let _turn = turn().await;
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (http, cluster) = (three_in_a_row(), three_in_a_row());
     let data = dir.path().join("quorate-data");
