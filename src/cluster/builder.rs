@@ -38,7 +38,10 @@ enum Kind {
     Networked(Box<Config>),
     /// Own directory, no ports.
     SingleNode(Box<Config>),
-    InMemory(usize),
+    InMemory {
+        nodes: usize,
+        network: transport::memory::Network,
+    },
 }
 
 /// Why a node could not start. One line for whoever started it.
@@ -67,8 +70,8 @@ impl Builder {
         Self::of(Kind::SingleNode(Box::new(Config::for_node("node-1", data_dir))))
     }
 
-    pub(super) fn in_memory(nodes: usize) -> Self {
-        Self::of(Kind::InMemory(nodes.max(1)))
+    pub(super) fn in_memory(nodes: usize, network: transport::memory::Network) -> Self {
+        Self::of(Kind::InMemory { nodes: nodes.max(1), network })
     }
 
     /// Registers an entity type. Register the same ones on every node.
@@ -103,8 +106,7 @@ impl Builder {
                 let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
                 ready(Cluster::of(vec![Node::start(*config, registry, engines).await?])).await
             }
-            Kind::InMemory(count) => {
-                let network = transport::memory::Network::new();
+            Kind::InMemory { nodes: count, network } => {
                 let mut nodes = Vec::with_capacity(count);
                 for config in in_memory_configs(count) {
                     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());

@@ -8,15 +8,21 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Counts; can be told to count elsewhere, later, or to fail.
-struct Counter;
+pub struct Counter;
 
 #[derive(Default, Clone, Serialize, Deserialize)]
-struct Count {
+pub struct Count {
     value: i64,
 }
 
+impl Count {
+    pub fn value(&self) -> i64 {
+        self.value
+    }
+}
+
 #[derive(Serialize, Deserialize)]
-enum Command {
+pub enum Command {
     Add(i64),
     AddTo { id: String, amount: i64 },
     AddLater { amount: i64, after_ms: u64 },
@@ -28,7 +34,7 @@ enum Command {
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-enum Event {
+pub enum Event {
     Added(i64),
     Noted,
 }
@@ -88,7 +94,7 @@ async fn cluster(nodes: usize) -> Cluster {
 }
 
 /// Waits until the counter has a value; the reason is for the failure message.
-async fn wait_value(cluster: &Cluster, id: &str, value: i64, why: &str) {
+pub async fn wait_value(cluster: &Cluster, id: &str, value: i64, why: &str) {
     let counter = cluster.entity::<Counter>(id);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let mut version = 0;

@@ -3,6 +3,7 @@
 mod entities;
 mod http;
 mod layers;
+mod partitions;
 
 /// With `RUST_LOG=quorate=debug cargo test …` the nodes of a test tell what they do.
 fn logs() {
