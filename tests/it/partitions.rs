@@ -19,17 +19,19 @@ struct Fixture {
 impl Fixture {
     async fn start() -> Self {
         let network = Network::new();
-        let cluster = Cluster::in_memory_over(network.clone(), 3).entity::<Counter>().start().await.unwrap();
+        let cluster =
+            Cluster::in_memory_over(network.clone(), 3).entity::<Counter>().start().await.expect("three nodes start");
         Self { cluster, network }
     }
 
     /// 0-based index of the node that owns a counter, as every node sees it.
     async fn owner(&self, id: &str) -> usize {
-        let (status, _) = self.cluster.inspect("counter", id, Consistency::Linearizable).await.unwrap();
+        let (status, _) =
+            self.cluster.inspect("counter", id, Consistency::Linearizable).await.expect("a healthy cluster answers");
         let owner = status.owner.expect("a linearizable read has an owner");
         let members = self.cluster.members();
         let name = &members.iter().find(|m| m.node == owner).expect("the owner is a member").name;
-        name.trim_start_matches("node-").parse::<usize>().unwrap() - 1
+        name.trim_start_matches("node-").parse::<usize>().expect("a node is called node-N") - 1
     }
 
     fn isolate(&self, node: usize) {
@@ -78,7 +80,12 @@ async fn a_cut_off_owner_acknowledges_nothing_and_reads_nothing_stale() {
 
     fixture.network.heal_all();
     assert_eq!(add(cluster, old, "c", "after", "the healed node routes to the new owner").await, 3);
-    let healed = cluster.on_node(old).entity::<Counter>("c").state(Consistency::Linearizable).await.unwrap();
+    let healed = cluster
+        .on_node(old)
+        .entity::<Counter>("c")
+        .state(Consistency::Linearizable)
+        .await
+        .expect("a healthy cluster answers");
     assert_eq!(healed.state.value(), 3, "the stranded write never took effect");
     cluster.shutdown().await;
 }
@@ -106,7 +113,11 @@ async fn one_key_counts_once_however_often_the_owner_changes() {
     }
     let value = cluster.entity::<Counter>("k").state(Consistency::Linearizable).await.unwrap().state.value();
     assert_eq!(value, 3 * 21);
-    let history = cluster.entity::<Counter>("k").history(0, 1000, Consistency::Linearizable).await.unwrap();
+    let history = cluster
+        .entity::<Counter>("k")
+        .history(0, 1000, Consistency::Linearizable)
+        .await
+        .expect("a healthy cluster answers");
     let gapless: Vec<u64> = (1..=63).collect();
     assert_eq!(history.iter().map(|e| e.sequence).collect::<Vec<_>>(), gapless, "GAPLESS");
     cluster.shutdown().await;
