@@ -170,7 +170,11 @@ async fn the_same_key_gives_the_first_answer_again_and_another_request_is_refuse
     let answers = futures::future::join_all(asks).await;
     assert!(answers.iter().all(|a| a.reply == 5), "concurrent duplicates have one effect and one answer");
     assert_eq!(answers.iter().filter(|a| !a.replayed).count(), 1);
-    let reused = cluster.entity::<Counter>("once").ask_with(Command::Add(6), with(2)).await;
+    let once = cluster.entity::<Counter>("once");
+    once.ask(Command::Add(1)).await.unwrap();
+    let again = once.ask_with(Command::Add(5), with(1)).await.unwrap();
+    assert_eq!((again.replayed, again.reply, again.version), (true, 5, 1), "as it was, and not as it is now");
+    let reused = once.ask_with(Command::Add(6), with(2)).await;
     assert_eq!(reused, Err(AskError::IdempotencyKeyReused));
     cluster.shutdown().await;
 }
