@@ -17,8 +17,7 @@ use std::sync::Mutex;
 const CLERKS: usize = 16;
 const FINAL: [&str; 3] = ["confirmed", "cancelled", "rejected"];
 /// What an order can never change.
-const FIXED: [&str; 8] =
-    ["id", "customer_id", "items", "currency", "total", "payment_id", "metadata", "created_at"];
+const FIXED: [&str; 8] = ["id", "customer_id", "items", "currency", "total", "payment_id", "metadata", "created_at"];
 
 /// Panics unless everything holds for the orders in `placed`, which must be all there are.
 pub async fn audit(cluster: &Cluster, placed: &[Placed]) {

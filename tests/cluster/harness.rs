@@ -307,8 +307,10 @@ pub fn free_ports(count: usize) -> Vec<u16> {
     let span = PORTS.end - PORTS.start;
     // Test binaries that run side by side begin in different places.
     let from = std::process::id().wrapping_mul(997);
-    let candidates = std::iter::repeat_with(|| PORTS.start + from.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % span);
-    let ports = candidates.take(span as usize).filter_map(|port| u16::try_from(port).ok()).filter(|port| is_free(*port));
+    let candidates =
+        std::iter::repeat_with(|| PORTS.start + from.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % span);
+    let ports =
+        candidates.take(span as usize).filter_map(|port| u16::try_from(port).ok()).filter(|port| is_free(*port));
     let ports: Vec<u16> = ports.take(count).collect();
     assert_eq!(ports.len(), count, "not enough free ports in {PORTS:?}");
     ports
