@@ -1,5 +1,7 @@
 //! An entity of one's own on three nodes in this process: `cargo run --example counter`.
 
+#![allow(clippy::print_stdout)] // an example talks to whoever runs it
+
 use quorate::{Cluster, Context, Decision, Entity};
 use serde::{Deserialize, Serialize};
 

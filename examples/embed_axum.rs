@@ -1,11 +1,16 @@
 //! A durable node inside an axum app of one's own, its routes beside the cluster's:
 //!
 //! ```text
-//! cargo run --example embed_axum -- /tmp/guests
-//! curl -X POST localhost:3000/guests/hall -d Ada
-//! curl localhost:3000/guests/hall
-//! curl localhost:3000/readyz
+//! cargo run --example embed_axum -- /tmp/guests 127.0.0.1:3000
+//! curl -X POST 127.0.0.1:3000/guests/hall -d Ada
+//! curl 127.0.0.1:3000/guests/hall
+//! curl 127.0.0.1:3000/readyz
 //! ```
+//!
+//! It runs until Ctrl-C, then finishes what is in flight. Start it again with the same directory,
+//! and the guests are still there.
+
+#![allow(clippy::print_stdout)] // an example talks to whoever runs it
 
 use axum::{
     Json, Router,
@@ -72,7 +77,9 @@ async fn guests(
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let data_dir = std::env::args().nth(1).unwrap_or_else(|| "quorate-data/guests".into());
+    let mut arguments = std::env::args().skip(1);
+    let data_dir = arguments.next().unwrap_or_else(|| "quorate-data/guests".into());
+    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:3000".into());
     // `register` adds the shop; leave it out and its routes answer `unknown-entity-type`.
     let node = ingress::shop::register(Cluster::single_node(&data_dir).entity::<Guestbook>());
     let cluster = node.start().await?;
@@ -82,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
         .with_state(cluster.clone())
         .merge(cluster.http_router());
 
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    let listener = tokio::net::TcpListener::bind(address).await?;
     println!("http://{} (data in {data_dir}); Ctrl-C to stop", listener.local_addr()?);
     let interrupted = async { _ = tokio::signal::ctrl_c().await };
     axum::serve(listener, app).with_graceful_shutdown(interrupted).await?;

@@ -13,8 +13,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
-const ROUND_MIN: Duration = Duration::from_millis(100);
-const ROUND_MAX: Duration = Duration::from_secs(1);
+const ROUND_MIN: Duration = Duration::from_millis(25);
+const ROUND_MAX: Duration = Duration::from_millis(500);
 
 /// How one node introduces itself to another, before there is a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,6 +20,9 @@ use std::{
     time::Duration,
 };
 
+/// Shards of a cluster in memory: enough to spread over its nodes, and a quarter of the usual
+/// number to elect owners for.
+const SHARDS_IN_MEMORY: u16 = 4;
 /// How long [`Builder::start`] waits for an in-process cluster to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -35,7 +38,10 @@ enum Kind {
     Networked(Box<Config>),
     /// Own directory, no ports.
     SingleNode(Box<Config>),
-    InMemory(usize),
+    InMemory {
+        nodes: usize,
+        network: transport::memory::Network,
+    },
 }
 
 /// Why a node could not start. One line for whoever started it.
@@ -64,8 +70,8 @@ impl Builder {
         Self::of(Kind::SingleNode(Box::new(Config::for_node("node-1", data_dir))))
     }
 
-    pub(super) fn in_memory(nodes: usize) -> Self {
-        Self::of(Kind::InMemory(nodes.max(1)))
+    pub(super) fn in_memory(nodes: usize, network: transport::memory::Network) -> Self {
+        Self::of(Kind::InMemory { nodes: nodes.max(1), network })
     }
 
     /// Registers an entity type. Register the same ones on every node.
@@ -100,8 +106,7 @@ impl Builder {
                 let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
                 ready(Cluster::of(vec![Node::start(*config, registry, engines).await?])).await
             }
-            Kind::InMemory(count) => {
-                let network = transport::memory::Network::new();
+            Kind::InMemory { nodes: count, network } => {
                 let mut nodes = Vec::with_capacity(count);
                 for config in in_memory_configs(count) {
                     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
@@ -131,6 +136,7 @@ fn in_memory_configs(count: usize) -> Vec<Config> {
         config.node.listen = address(i);
         config.node.http = String::new();
         config.node.seeds = seeds.clone();
+        config.cluster.shards = SHARDS_IN_MEMORY;
         config
     };
     (0..count).map(config).collect()

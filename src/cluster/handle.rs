@@ -10,6 +10,7 @@ use crate::{
     Config,
     entity::{Entity, EntityKey, ShardId},
     shard::{Query, QueryReply, QueryRequest},
+    transport,
 };
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,9 +33,16 @@ impl Cluster {
         Builder::single_node(data_dir.into())
     }
 
-    /// `nodes` nodes in this process, on memory storage and memory links. For tests and trials.
+    /// `nodes` nodes in this process, on memory storage and memory links, with four shards. For
+    /// tests and trials.
     pub fn in_memory(nodes: usize) -> Builder {
-        Builder::in_memory(nodes)
+        Builder::in_memory(nodes, transport::memory::Network::new())
+    }
+
+    /// As [`Cluster::in_memory`], on links that the caller can cut, delay and break. The nodes'
+    /// addresses are `node-1`, `node-2` and so on.
+    pub fn in_memory_over(network: transport::memory::Network, nodes: usize) -> Builder {
+        Builder::in_memory(nodes, network)
     }
 
     pub(super) fn of(nodes: Vec<Arc<Node>>) -> Self {

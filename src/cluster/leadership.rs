@@ -3,12 +3,13 @@
 use super::node::Node;
 use crate::{catalog::NodeId, shard::ShardHost, transport::LinkView};
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 const TICK: Duration = Duration::from_secs(1);
 /// A preferred owner must have been linked for this long before it is handed a shard back.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
 /// Hands shards to their preferred owners, once those are up and close behind.
@@ -35,9 +36,15 @@ fn note_links(linked_since: &mut HashMap<NodeId, Instant>, links: &LinkView) {
     }
 }
 
-/// Stands for election at once in every group whose leader's link just broke, instead of waiting
-/// for the timeout. The pre-vote keeps this from disturbing a leader that others still hear.
-pub(super) async fn react_to_broken_links(node: Arc<Node>, mut links: tokio::sync::watch::Receiver<LinkView>) {
+/// How often, and for how long, a replica stands for election after the link with its leader
+/// broke. Nobody votes before the leader's lease has run out, so the first attempts are in vain.
+const ELECT_TICK: Duration = Duration::from_millis(50);
+const ELECT_TICKS: u32 = 40;
+
+/// Stands for election in every group whose leader's link just broke, as soon as the lease has
+/// run out, instead of waiting for a random time after it. The pre-vote keeps this from
+/// disturbing a leader that others still hear.
+pub(super) async fn react_to_broken_links(node: Arc<Node>, mut links: watch::Receiver<LinkView>) {
     let mut before = links.borrow_and_update().clone();
     while links.changed().await.is_ok() {
         let now = links.borrow_and_update().clone();
@@ -46,32 +53,49 @@ pub(super) async fn react_to_broken_links(node: Arc<Node>, mut links: tokio::syn
             up(&before) && !up(&now)
         };
         for host in node.hosts() {
-            if host.leadership().leader.as_ref().is_some_and(broke) {
-                host.group().elect().await;
+            if let Some(lost) = host.leadership().leader.filter(broke) {
+                tokio::spawn(replace_leader(host, lost));
             }
         }
         before = now;
     }
 }
 
+async fn replace_leader(host: Arc<ShardHost>, lost: NodeId) {
+    // The replicas take turns, so that they do not split the vote.
+    let turn = host.placement.replicas.iter().filter(|n| **n != lost).position(|n| *n == host.group().me());
+    let turn = u32::try_from(turn.unwrap_or(0)).unwrap_or(0);
+    tokio::time::sleep(ELECT_TICK * turn / 2).await;
+    for _ in 0..ELECT_TICKS {
+        if host.leadership().leader != Some(lost) {
+            return;
+        }
+        host.group().elect().await;
+        tokio::time::sleep(ELECT_TICK).await;
+    }
+}
+
 /// Moves every shard this node leads to another replica, as far as that can be done in a bounded
-/// time.
-pub(super) async fn drain(hosts: &[Arc<ShardHost>], links: &LinkView) {
-    let deadline = Instant::now() + DRAIN_MAX;
+/// time. Peers that go away meanwhile are no candidates any more: several nodes may be stopping.
+pub(super) async fn drain(hosts: &[Arc<ShardHost>], links: &watch::Receiver<LinkView>) {
+    let started = Instant::now();
     loop {
         let led: Vec<_> = hosts.iter().filter(|h| h.leadership().is_me).collect();
-        if led.is_empty() || Instant::now() >= deadline {
+        if led.is_empty() || started.elapsed() >= DRAIN_MAX {
             if !led.is_empty() {
                 tracing::warn!(shards = led.len(), "stopping although some shards could not be handed over");
             }
             return;
         }
+        let up: Vec<NodeId> = links.borrow().iter().filter(|(_, link)| link.up).map(|(node, _)| *node).collect();
+        // One who does not take over is given a while, then the next one is asked.
+        let turn = (started.elapsed().as_millis() / HAND_OVER_PATIENCE.as_millis()) as usize;
         let mut possible = false;
         for host in led {
-            let others = host.placement.replicas.iter().filter(|n| links.get(n).is_some_and(|l| l.up));
-            for other in others {
-                possible = true;
-                if host.hand_over(*other).await {
+            let others: Vec<_> = host.placement.replicas.iter().filter(|replica| up.contains(replica)).collect();
+            possible |= !others.is_empty();
+            for i in 0..others.len() {
+                if host.hand_over(*others[(turn + i) % others.len()]).await {
                     break;
                 }
             }

@@ -1,6 +1,6 @@
 //! The runtime as its users hold it: [`Cluster`], its builder, and references to entities.
 //!
-//! [`node`] wires the parts of one node together and takes them apart in order; nothing below this
+//! `node` wires the parts of one node together and takes them apart in order; nothing below this
 //! module knows more than its own neighbours.
 
 mod builder;

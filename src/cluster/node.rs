@@ -41,6 +41,9 @@ use tokio_util::sync::CancellationToken;
 
 const CATALOG_TICK: Duration = Duration::from_secs(1);
 const READY_TICK: Duration = Duration::from_millis(20);
+/// A group is created once its replicas are linked, or when this time is over: the creator's first
+/// election then finds its voters, and need not wait for the timeout of a second one.
+const LINK_PATIENCE: Duration = Duration::from_secs(1);
 /// A group that its preferred owner has not created by then is created by another replica.
 const INITIALIZE_PATIENCE: Duration = Duration::from_secs(3);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -180,7 +183,6 @@ impl Node {
         let router = Router::new(me, peers.clone(), Catalog::TYPE);
         router.set_routes(Routes::from(&identity.view));
         *self.view.write() = Some(identity.view.clone());
-        self.link_with(me, &identity.view.members);
         let in_cluster = InCluster { node: me, peers, router };
         if self.member.set(in_cluster.clone()).is_err() {
             return Err("this node entered a cluster twice".into());
@@ -189,6 +191,8 @@ impl Node {
         for placement in identity.view.placements.iter().filter(|p| p.replicas.contains(&me)) {
             self.open_replica(&in_cluster, placement.clone()).await?;
         }
+        // After the replicas: whoever has a link with this node finds them.
+        self.link_with(me, &identity.view.members);
         if let Some(open) = gossip {
             *self.gossip.lock() = Some(Arc::new(open(me, cluster)?));
         }
@@ -216,7 +220,7 @@ impl Node {
         let options = Arc::new(self.config.shard.clone());
         let parts = Parts { placement: placement.clone(), group: group.clone(), machine, options };
         member.router.add_host(ShardHost::start(parts, member.router.clone()));
-        self.spawn(initialize(group.clone(), placement));
+        self.spawn(initialize(group.clone(), placement, self.transport.links()));
         self.spawn(self.clone().follow_group(group));
         Ok(())
     }
@@ -444,7 +448,7 @@ impl Node {
             return;
         }
         let hosts = self.hosts();
-        leadership::drain(&hosts, &self.links()).await;
+        leadership::drain(&hosts, &self.transport.links()).await;
         self.stop.cancel();
         let gossip = self.gossip.lock().take();
         if let Some(gossip) = gossip {
@@ -456,8 +460,13 @@ impl Node {
 }
 
 /// Creates a group: its preferred owner at once, the other replicas if that one does not.
-async fn initialize(group: Arc<Group>, placement: Placement) {
-    if placement.preferred != group.me() {
+async fn initialize(group: Arc<Group>, placement: Placement, mut links: watch::Receiver<LinkView>) {
+    if placement.preferred == group.me() {
+        let others = || placement.replicas.iter().filter(|replica| **replica != group.me());
+        let all_up = |links: &LinkView| others().all(|replica| links.get(replica).is_some_and(|link| link.up));
+        // Without them the election is tried again until there is a majority.
+        let _ = tokio::time::timeout(LINK_PATIENCE, links.wait_for(all_up)).await;
+    } else {
         tokio::time::sleep(INITIALIZE_PATIENCE).await;
     }
     while !group.is_initialized().await {

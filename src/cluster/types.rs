@@ -28,7 +28,8 @@ pub struct Idempotency {
     pub fingerprint: [u8; 16],
 }
 
-/// How to ask. [`Default`]: no idempotency key, no condition, 10 s.
+/// How to ask. [`Default`]: no idempotency key, no condition, the time limit of
+/// the configuration (`shard.command_timeout`).
 #[derive(Debug, Clone, Default)]
 pub struct AskOptions {
     pub idempotency: Option<Idempotency>,

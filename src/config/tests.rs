@@ -77,7 +77,7 @@ fn a_value_of_the_wrong_type_names_key_value_source_and_an_example() {
     let message = refusal("[replication]\nheartbeat = \"5 parsecs\"\n", &[], &[]);
     assert!(message.contains("`replication.heartbeat` = \"5 parsecs\""), "{message}");
     assert!(message.contains("node.toml:2"), "{message}");
-    assert!(message.contains("write it like the default, \"100ms\""), "{message}");
+    assert!(message.contains("write it like the default, \"200ms\""), "{message}");
     let message = refusal("", &[("QUORATE__CLUSTER__SHARDS", "many")], &[]);
     assert!(message.contains("`cluster.shards`") && message.contains("many"), "{message}");
     let message = refusal("node = 3\n", &[], &[]);

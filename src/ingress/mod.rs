@@ -53,7 +53,8 @@ pub struct Options {
     /// The longest `Prefer: wait`; a longer one is cut to this.
     #[serde(with = "humantime_serde")]
     pub prefer_wait_max: Duration,
-    /// How long a write is tried before its outcome is unknown.
+    /// How long a write is tried before the client is told that there is no quorum, or that the
+    /// outcome is unknown. `Prefer: wait` begins after it: once the write is acknowledged.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
     /// How long requests in flight may take when the node stops.
@@ -69,7 +70,7 @@ impl Default for Options {
             header_read_timeout: Duration::from_secs(30),
             connections_max: 10_000,
             prefer_wait_max: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_millis(2500),
             drain_timeout: Duration::from_secs(30),
         }
     }

@@ -19,7 +19,7 @@
 //! - What does not carry the cluster's seal is counted, never answered, and changes nothing.
 //! - A restart is told by another boot id, never by a name or an address.
 //!
-//! docs/protocol-gossip.md has the bytes.
+//! docs/protocol.md has the bytes.
 
 mod announce;
 mod datagram;

@@ -40,7 +40,7 @@ pub struct Load {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub node: NodeId,
-    /// The life of the node that this is from (see docs/protocol-gossip.md); with `sequence` it
+    /// The life of the node that this is from (see docs/protocol.md); with `sequence` it
     /// tells which of two records is newer.
     pub generation: u64,
     pub sequence: u64,

@@ -222,7 +222,9 @@ impl RaftLogStorage<Types> for LogStore {
             let mut log = self.0.log.lock();
             let gone = log.cache.split_off(&from);
             log.cache_bytes = log.cache_bytes.saturating_sub(gone.values().map(weight).sum());
-            log.last = last.or(log.purged);
+            if log.last.is_some_and(|old| old.index() >= from) {
+                log.last = last.or(log.purged);
+            }
             log.durable = log.durable.min(from.saturating_sub(1));
             log.epoch += 1;
         }

@@ -18,6 +18,8 @@ mod machine;
 mod network;
 mod options;
 mod state_machine;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use group::{Group, Lag, Leadership, ProposeError, Proposed, ReadError};

@@ -31,8 +31,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(400),
+            heartbeat: Duration::from_millis(200),
+            election_min: Duration::from_millis(600),
             election_max: Duration::from_millis(800),
             log_cache: ByteSize::mib(4),
             entries_kept: 128,

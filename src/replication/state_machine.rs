@@ -1,7 +1,7 @@
 //! Hands committed entries to a [`Machine`] and its snapshots to openraft.
 
 use super::{
-    machine::{Applied, Machine},
+    machine::{Applied, Machine, SnapshotSink, SnapshotSource},
     types::{LogId, Membership, Reply, SnapshotData, Types, committed, encode, position, progress},
 };
 use crate::storage;
@@ -20,6 +20,16 @@ const APPLY_BATCH_MAX: usize = 64;
 pub(super) struct StateMachine(pub Arc<dyn Machine>);
 
 impl StateMachine {
+    /// Copies a snapshot that was never sent anywhere.
+    async fn stage(&self, mut source: Box<dyn SnapshotSource>) -> io::Result<Box<dyn SnapshotSink>> {
+        const CHUNK_BYTES: usize = 64 << 10;
+        let mut sink = self.0.receive().await.map_err(to_io)?;
+        while let Some(chunk) = source.next_chunk(CHUNK_BYTES).map_err(to_io)? {
+            sink.put(chunk).await.map_err(to_io)?;
+        }
+        Ok(sink)
+    }
+
     fn apply_batch(&self, batch: Vec<EntryResponder<Types>>) -> io::Result<()> {
         let mut entries = Vec::with_capacity(batch.len());
         let mut responders = Vec::with_capacity(batch.len());
@@ -61,8 +71,9 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<Types>, data: SnapshotData) -> io::Result<()> {
-        let SnapshotData::Staged(received) = data else {
-            return Err(io::Error::other("only a received snapshot can be installed"));
+        let received = match data {
+            SnapshotData::Staged(received) => received,
+            SnapshotData::Source(source) => self.stage(source).await?,
         };
         let applied =
             Applied { position: meta.last_log_id.as_ref().map(position), membership: encode(&meta.last_membership)? };

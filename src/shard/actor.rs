@@ -210,8 +210,8 @@ impl Running {
         if first.fingerprint != idempotency.fingerprint {
             return Ok(Some(CommandReply::IdempotencyKeyReused));
         }
-        let version = self.version;
-        Ok(Some(CommandReply::Done { reply: first.reply, version, replayed: true, receipt: None }))
+        let KeyedAnswer { reply, version, .. } = first;
+        Ok(Some(CommandReply::Done { reply, version, replayed: true, receipt: None }))
     }
 
     fn change(
@@ -223,15 +223,17 @@ impl Running {
         reply: Vec<u8>,
     ) -> Step {
         let marks = self.mark(&request);
+        let base_version = self.version;
+        let version = base_version + events.len() as u64;
         let retention = self.own.idempotency_retention_ms;
         let answer = request.idempotency.map(|idempotency| KeyedAnswer {
             idempotency_key: idempotency.key,
             fingerprint: idempotency.fingerprint,
             reply: reply.clone(),
+            version,
             expires_at_ms: at_ms.saturating_add(retention),
         });
-        let base_version = self.version;
-        self.version += events.len() as u64;
+        self.version = version;
         self.at_ms = at_ms;
         let key = self.own.key.clone();
         let change = Change { key, base_version, at_ms, events, effects, cause: request.cause, answer };

@@ -277,7 +277,7 @@ impl AppliedState {
         self.meta.next_effect += 1;
         let number = self.meta.next_effect;
         let outgoing = Outgoing { from: from.clone(), delivery };
-        self.overlay.put(keys::outbox(number), encode(&outgoing)?);
+        self.overlay.put_new(keys::outbox(number), encode(&outgoing)?);
         self.outbox.insert(number, outgoing);
         Ok(())
     }
@@ -302,7 +302,7 @@ impl AppliedState {
         self.meta.next_timer += 1;
         let number = self.meta.next_timer;
         self.overlay.put(keys::timer_name(&timer.entity, &timer.name), encode(&(at_ms, number))?);
-        self.overlay.put(keys::timer(at_ms, number), encode(&timer)?);
+        self.overlay.put_new(keys::timer(at_ms, number), encode(&timer)?);
         self.next_timer_at_ms = Some(self.next_timer_at_ms.map_or(at_ms, |next| next.min(at_ms)));
         Ok(())
     }
@@ -346,7 +346,7 @@ impl AppliedState {
     fn receive(&mut self, source: GroupId, number: u64, done_below: u64) -> Result<(), Error> {
         let received = self.received.entry(source).or_default();
         received.numbers.insert(number);
-        self.overlay.put(keys::received(source, number), Bytes::new());
+        self.overlay.put_new(keys::received(source, number), Bytes::new());
         if done_below > received.below {
             received.below = done_below;
             let kept = received.numbers.split_off(&done_below);
@@ -506,10 +506,6 @@ impl AppliedState {
         if self.entities.len() > max {
             self.entities.retain(|_, e| e.dirty);
         }
-    }
-
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
     }
 }
 

@@ -53,6 +53,9 @@ pub struct KeyedAnswer {
     pub idempotency_key: String,
     pub fingerprint: [u8; 16],
     pub reply: Vec<u8>,
+    /// The entity's version after the change: a replay tells it with the first reply, however far
+    /// the entity has gone since.
+    pub version: u64,
     pub expires_at_ms: u64,
 }
 

@@ -149,7 +149,6 @@ impl ShardHost {
         let lost = OwnerLost::default();
         let opening = Opening {
             shard: self.shard(),
-            term,
             group: self.group.clone(),
             machine: self.machine.clone(),
             router: router.clone(),

@@ -3,6 +3,7 @@
 use super::{
     applied::{AppliedState, Outgoing, Timer},
     entry::{self, KeyedAnswer, Outcome},
+    gate::Gate,
     keys,
     registry::{Registry, State},
     request::{StoredEvent, StoredState},
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
-use tokio::sync::{Notify, RwLock, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// One replica's state. Cheap to clone.
 #[derive(Clone)]
@@ -30,7 +31,7 @@ struct Inner {
     entities_cached: usize,
     state: Mutex<AppliedState>,
     /// Read-held by a snapshot in transfer, write-held by a checkpoint being written.
-    gate: Arc<RwLock<()>>,
+    gate: Arc<Gate>,
     /// Progress of the last durable checkpoint.
     checkpoint: Mutex<Option<Applied>>,
     watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
@@ -170,7 +171,7 @@ impl ShardMachine {
     }
 
     async fn write_checkpoint(self) -> Result<Applied, Error> {
-        let _gate = self.0.gate.clone().write_owned().await;
+        let _gate = self.0.gate.write().await;
         let (changes, applied) = {
             let mut state = self.0.state.lock();
             state.prepare_checkpoint()?;
@@ -185,7 +186,7 @@ impl ShardMachine {
     }
 
     async fn open_snapshot(self) -> Result<Option<Box<dyn SnapshotSource>>, Error> {
-        let gate = self.0.gate.clone().read_owned().await;
+        let gate = self.0.gate.read().await;
         let Some(applied) = self.0.checkpoint.lock().clone() else { return Ok(None) };
         let prefix = keys::prefix(self.0.group, self.0.state.lock().overlay.generation());
         let storage = self.0.storage.clone();
@@ -203,7 +204,7 @@ impl ShardMachine {
     async fn install_received(self, received: Box<dyn SnapshotSink>, applied: Applied) -> Result<(), Error> {
         let foreign = |_| Error::Poisoned { detail: "a snapshot sink of another machine".into() };
         let sink = received.into_any().downcast::<Sink>().map_err(foreign)?;
-        let _gate = self.0.gate.clone().write_owned().await;
+        let _gate = self.0.gate.write().await;
         let old = self.0.state.lock().overlay.generation();
         let flip = (keys::generation(self.0.group), Some(sink.generation.to_be_bytes().to_vec().into()));
         self.0.storage.write(Write::State(vec![flip])).await?;
@@ -274,7 +275,7 @@ fn apply_entry(
 ) -> Result<Bytes, Error> {
     let position = committed.position;
     assert!(
-        state.meta.progress.position.is_none_or(|last| position.index == last.index + 1 && position.term >= last.term),
+        state.meta.progress.position.is_none_or(|last| position.index > last.index && position.term >= last.term),
         "entry {position:?} applied after {:?}",
         state.meta.progress.position,
     );

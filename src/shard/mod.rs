@@ -1,7 +1,7 @@
 //! Shards: where entities live.
 //!
 //! A shard is one Raft group. Every replica applies its log to an [`machine::ShardMachine`]; the
-//! replica that leads (the *owner*) also runs a [`session`]: entity actors that decide, a proposer
+//! replica that leads (the *owner*) also runs a `session`: entity actors that decide, a proposer
 //! that packs their decisions into log entries, and the delivery of effects, timers and tasks.
 //!
 //! ```text
@@ -17,6 +17,7 @@
 mod actor;
 mod applied;
 mod entry;
+mod gate;
 mod host;
 mod keys;
 mod machine;

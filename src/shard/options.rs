@@ -53,7 +53,7 @@ impl Default for Options {
             tasks_in_flight: 256,
             pack_count: 512,
             pack_bytes: ByteSize::kib(48),
-            entries_in_flight: 2,
+            entries_in_flight: 1,
             entities_cached: 10_000,
             checkpoint_bytes: ByteSize::mib(2),
             checkpoint_interval: Duration::from_secs(30),

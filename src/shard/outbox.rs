@@ -21,6 +21,9 @@ use tokio::sync::{Semaphore, mpsc};
 const STEP: usize = 256;
 /// Deliveries noted in one item.
 const DONE_MAX: usize = 512;
+/// How long deliveries gather before they are noted. Nobody waits for the note; if it is lost,
+/// the effects are sent again and recognised.
+const NOTE_AFTER: Duration = Duration::from_millis(200);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -93,7 +96,15 @@ async fn note_deliveries(session: Arc<Session>, mut delivered: mpsc::Receiver<u6
         if delivered.recv_many(&mut numbers, DONE_MAX).await == 0 {
             return;
         }
-        // Waits for its own entry, so the next note gathers meanwhile.
+        let until = tokio::time::Instant::now() + NOTE_AFTER;
+        while numbers.len() < DONE_MAX {
+            let room = DONE_MAX - numbers.len();
+            match tokio::time::timeout_at(until, delivered.recv_many(&mut numbers, room)).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
         session.submitter.upkeep(&Item::EffectsDone(std::mem::take(&mut numbers))).await;
     }
 }

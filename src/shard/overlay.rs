@@ -4,9 +4,15 @@
 use super::keys;
 use crate::storage::{Error, GroupId, StateChange, Storage};
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 type Changes = BTreeMap<Vec<u8>, Option<Bytes>>;
+
+/// Keys that are in no store yet: dropping one of them leaves nothing to delete.
+type Fresh = HashSet<Vec<u8>>;
 
 pub struct Overlay {
     storage: Arc<dyn Storage>,
@@ -15,6 +21,7 @@ pub struct Overlay {
     prefix: Vec<u8>,
     dirty: Changes,
     dirty_bytes: usize,
+    fresh: Fresh,
     /// Handed to the store, not yet known to be durable (and perhaps not yet readable there).
     flushing: Option<Arc<Changes>>,
 }
@@ -23,7 +30,16 @@ impl Overlay {
     pub fn open(storage: Arc<dyn Storage>, group: GroupId) -> Result<Self, Error> {
         let generation = read_generation(&*storage, group)?;
         let prefix = keys::prefix(group, generation);
-        Ok(Self { storage, group, generation, prefix, dirty: Changes::new(), dirty_bytes: 0, flushing: None })
+        Ok(Self {
+            storage,
+            group,
+            generation,
+            prefix,
+            dirty: Changes::new(),
+            dirty_bytes: 0,
+            fresh: Fresh::new(),
+            flushing: None,
+        })
     }
 
     pub fn generation(&self) -> u32 {
@@ -32,10 +48,6 @@ impl Overlay {
 
     pub fn group(&self) -> GroupId {
         self.group
-    }
-
-    pub fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
     }
 
     pub fn dirty_bytes(&self) -> usize {
@@ -48,7 +60,20 @@ impl Overlay {
         self.dirty.insert(key, Some(value));
     }
 
+    /// As [`Overlay::put`], for a key that was never written before: numbers that are given out
+    /// once. If it is deleted before the next checkpoint, it never reaches the disk.
+    pub fn put_new(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        self.fresh.insert(key.clone());
+        self.put(key, value);
+    }
+
     pub fn delete(&mut self, key: Vec<u8>) {
+        if self.fresh.remove(&key) {
+            if let Some(Some(value)) = self.dirty.remove(&key) {
+                self.dirty_bytes = self.dirty_bytes.saturating_sub(key.len() + value.len());
+            }
+            return;
+        }
         self.dirty_bytes += key.len();
         self.dirty.insert(key, None);
     }
@@ -94,6 +119,7 @@ impl Overlay {
         debug_assert!(self.flushing.is_none(), "one flush at a time");
         let changes = Arc::new(std::mem::take(&mut self.dirty));
         self.dirty_bytes = 0;
+        self.fresh.clear();
         self.flushing = Some(changes.clone());
         changes.iter().map(|(k, v)| (self.full(k), v.clone())).collect()
     }

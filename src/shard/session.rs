@@ -39,7 +39,6 @@ const FAILURES_FORGOTTEN: Duration = Duration::from_secs(60);
 
 pub struct Session {
     pub shard: ShardId,
-    pub term: u64,
     pub group_id: GroupId,
     pub machine: ShardMachine,
     pub submitter: Submitter,
@@ -88,7 +87,6 @@ impl Slot {
 /// What opens a session.
 pub struct Opening {
     pub shard: ShardId,
-    pub term: u64,
     pub group: Arc<Group>,
     pub machine: ShardMachine,
     pub router: Router,
@@ -98,7 +96,7 @@ pub struct Opening {
 
 impl Session {
     pub async fn open(opening: Opening) -> Result<Arc<Self>, ractor::SpawnErr> {
-        let Opening { shard, term, group, machine, router, options, lost } = opening;
+        let Opening { shard, group, machine, router, options, lost } = opening;
         let stop = CancellationToken::new();
         let group_id = group.id();
         let pack = proposer::Options {
@@ -111,7 +109,6 @@ impl Session {
         let (supervisor, _) = Actor::spawn(None, Supervisor, failures_tx).await?;
         let session = Arc::new(Self {
             shard,
-            term,
             group_id,
             machine,
             submitter,

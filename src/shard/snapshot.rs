@@ -1,6 +1,6 @@
 //! Snapshots: the state store's pairs of one generation, read out and staged in bounded chunks.
 
-use super::keys;
+use super::{gate::ReadPass, keys};
 use crate::{
     entity::codec,
     replication::{Applied, SnapshotSink, SnapshotSource},
@@ -9,7 +9,6 @@ use crate::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use tokio::sync::OwnedRwLockReadGuard;
 
 /// Pairs read from the store at once.
 const SCAN_STEP: usize = 256;
@@ -22,7 +21,7 @@ pub struct Source {
     pub prefix: Vec<u8>,
     pub applied: Applied,
     pub next: Vec<u8>,
-    pub _gate: OwnedRwLockReadGuard<()>,
+    pub _gate: ReadPass,
 }
 
 impl SnapshotSource for Source {

@@ -50,7 +50,7 @@ impl SledStorage {
         Ok(Self { pipeline, trees, gate, faults, _lock: recovered.lock })
     }
 
-    /// The journal's sled tree, for tests that damage it.
+    /// sled's trees, for tests that damage them.
     #[cfg(test)]
     pub(super) fn trees(&self) -> &Trees {
         &self.trees
@@ -193,7 +193,7 @@ impl Reader<'_> {
         {
             return Ok(record.clone());
         }
-        let record = self.trees.journal.get(journal_key(seq)).map_err(|e| corrupt_record(seq, e.to_string()))?;
+        let record = self.trees.store.get(journal_key(seq)).map_err(|e| corrupt_record(seq, e.to_string()))?;
         let record = record.ok_or(Miss::Gone(seq))?;
         Header::read(seq, &record)?;
         self.last = Some((seq, record.clone()));

@@ -1,9 +1,12 @@
-//! Writes groups to sled: one atomic batch over all trees, one flush, one fdatasync.
+//! Writes groups to sled: one atomic change, one flush, one fdatasync.
 //!
 //! ```text
-//! jobs ─▶ pack records ─▶ meta, anchor, dropped records ─▶ seal (hash chain) ─▶ sled batch
+//! jobs ─▶ pack records ─▶ dropped records, anchor, meta ─▶ seal (hash chain) ─▶ sled
 //!      ─▶ index learns the places ─▶ flush ─▶ fdatasync ─▶ head note ─▶ (the pipeline calls `done`)
 //! ```
+//!
+//! A group is usually one record and nothing else: a single insert, which costs sled one write to
+//! its log where a batch costs two.
 //!
 //! sled's own flush on Linux is `sync_file_range`, which is no fsync: without the fdatasync a power
 //! cut loses acknowledged data. See docs/decisions/0001-sled-journal.md.
@@ -14,7 +17,7 @@ use super::{
     head::{Head, HeadFile},
     index::Index,
     ledger::Ledger,
-    meta::{Anchor, Meta, Put},
+    meta::{Anchor, Meta},
     pack::{Packer, Sealed},
     pipeline::{Backend, Job, Shared},
     record::Kind,
@@ -23,7 +26,7 @@ use super::{
 };
 use parking_lot::RwLock;
 use sled::{
-    Db, IVec, Transactional, Tree,
+    Batch as SledBatch, Db, IVec, Transactional, Tree,
     transaction::{ConflictableTransactionError, TransactionError, TransactionalTree},
 };
 use std::{fs::File, sync::Arc};
@@ -35,8 +38,8 @@ pub(super) type Gate = Arc<RwLock<()>>;
 #[derive(Debug, Clone)]
 pub(super) struct Trees {
     pub db: Db,
-    pub journal: Tree,
-    pub meta: Tree,
+    /// The journal's records and the meta values.
+    pub store: Tree,
     pub state: StateStore,
 }
 
@@ -60,8 +63,8 @@ type Places = Vec<(GroupId, u64, Vec<Run<At>>)>;
 /// A group of writes, ready for sled.
 struct Batch {
     records: Vec<Sealed>,
-    dropped: std::ops::Range<u64>,
-    meta: Vec<Put>,
+    /// Dropped records and new meta values.
+    upkeep: Changes,
     state: StateBatch,
     places: Places,
 }
@@ -84,23 +87,25 @@ impl Engine {
     fn plan(&mut self, jobs: &[(u64, Job)]) -> Result<Batch, Error> {
         let first_seq = self.newest.seq + 1;
         let mut packer = Packer::new(first_seq, expected_bytes(jobs));
-        let mut meta = Vec::new();
         let mut places = Vec::new();
         // The batch is atomic, so only the order within a group matters; together they pack better.
         let mut ordered: Vec<&(u64, Job)> = jobs.iter().filter(|(_, job)| job.group().is_some()).collect();
         ordered.sort_by_key(|(_, job)| job.group());
         for (ticket, job) in ordered {
-            self.plan_job(*ticket, job, &mut packer, &mut meta, &mut places);
+            self.plan_job(*ticket, job, &mut packer, &mut places);
         }
-        let state = self.plan_state(jobs, &mut packer, &mut meta)?;
+        let state = self.plan_state(jobs, &mut packer)?;
         self.ledger.open(packer.next_seq() - 1);
-        let dropped = self.plan_drops(first_seq, &mut meta);
+        let mut upkeep = self.plan_drops(first_seq);
+        if !upkeep.is_empty() || !state.values.is_empty() {
+            upkeep.extend(self.meta.take_unstored());
+        }
         let records = packer.seal(self.newest.hash, self.meta.digest());
         records.iter().for_each(|record| self.ledger.set_hash(record.seq, record.hash));
-        Ok(Batch { records, dropped, meta, state, places })
+        Ok(Batch { records, upkeep, state, places })
     }
 
-    fn plan_job(&mut self, ticket: u64, job: &Job, packer: &mut Packer, meta: &mut Vec<Put>, places: &mut Places) {
+    fn plan_job(&mut self, ticket: u64, job: &Job, packer: &mut Packer, places: &mut Places) {
         match job {
             Job::Append { group, entries } => {
                 let runs = packer.append(*group, entries);
@@ -114,11 +119,11 @@ impl Engine {
             }
             Job::Vote { group, vote } => {
                 packer.mark(*group, Kind::Vote, 0, 0, vote);
-                meta.push(self.meta.set_vote(*group, vote));
+                self.meta.set_vote(*group, vote.clone());
             }
             Job::Purge { group, upto, mark } => {
                 packer.mark(*group, Kind::Purge, *upto, 0, mark);
-                meta.extend(self.meta.set_purged(*group, *upto, mark));
+                self.meta.set_purged(*group, *upto, mark.clone());
                 self.ledger.purge(*group, *upto);
             }
             Job::State(_) => {}
@@ -127,12 +132,7 @@ impl Engine {
 
     /// State changes leave a mark in the journal too: it moves the chain on, so that the head note
     /// guards them as well.
-    fn plan_state(
-        &mut self,
-        jobs: &[(u64, Job)],
-        packer: &mut Packer,
-        meta: &mut Vec<Put>,
-    ) -> Result<StateBatch, Error> {
+    fn plan_state(&mut self, jobs: &[(u64, Job)], packer: &mut Packer) -> Result<StateBatch, Error> {
         let changes = jobs
             .iter()
             .filter_map(|(_, job)| if let Job::State(changes) = job { Some(changes) } else { None })
@@ -141,29 +141,30 @@ impl Engine {
         let batch = self.trees.state.plan(changes, &mut digest)?;
         if !batch.values.is_empty() {
             packer.mark(GroupId(0), Kind::State, 0, batch.values.len() as u32, &[]);
-            meta.push(self.meta.set_state(digest));
+            self.meta.set_state(digest);
         }
         Ok(batch)
     }
 
     /// Drops dead records from before this batch and moves the anchor of the chain behind them.
-    fn plan_drops(&mut self, first_seq: u64, meta: &mut Vec<Put>) -> std::ops::Range<u64> {
-        let Some((dropped, hash)) = self.ledger.drop_dead(first_seq) else { return 0..0 };
-        meta.push(self.meta.set_anchor(Anchor { seq: dropped.end - 1, hash }));
-        dropped
+    fn plan_drops(&mut self, first_seq: u64) -> Changes {
+        let Some((dropped, hash)) = self.ledger.drop_dead(first_seq) else { return Changes::new() };
+        self.meta.set_anchor(Anchor { seq: dropped.end - 1, hash });
+        dropped.map(|seq| (journal_key(seq), None)).collect()
     }
 
     fn apply(&self, batch: Batch) -> Result<Places, Error> {
         let records = batch.records.into_iter().map(|record| (journal_key(record.seq), Some(IVec::from(record.bytes))));
-        let journal: Changes = records.chain(batch.dropped.map(|seq| (journal_key(seq), None))).collect();
-        let meta: Changes = batch.meta.into_iter().map(|(key, value)| (key.into(), Some(value.into()))).collect();
-        let trees = &self.trees;
-        let _changing = (!batch.state.values.is_empty()).then(|| self.gate.write());
+        let changes: Changes = records.chain(batch.upkeep).collect();
+        if batch.state.values.is_empty() {
+            put(&self.trees.store, changes).map_err(|e| failed("the batch", e))?;
+            return Ok(batch.places);
+        }
+        let _changing = self.gate.write();
         let work = [
-            (&trees.journal, journal),
-            (&trees.meta, meta),
-            (&trees.state.values, batch.state.values),
-            (&trees.state.parts, batch.state.parts),
+            (&self.trees.store, changes),
+            (&self.trees.state.values, batch.state.values),
+            (&self.trees.state.parts, batch.state.parts),
         ];
         let touched: Vec<&(&Tree, Changes)> = work.iter().filter(|(_, changes)| !changes.is_empty()).collect();
         let trees: Vec<&Tree> = touched.iter().map(|(tree, _)| *tree).collect();
@@ -181,6 +182,21 @@ impl Engine {
     }
 }
 
+/// One change is atomic by itself.
+fn put(tree: &Tree, mut changes: Changes) -> sled::Result<()> {
+    if let [(key, Some(value))] = changes.as_mut_slice() {
+        return tree.insert(&*key, std::mem::take(value)).map(drop);
+    }
+    let mut batch = SledBatch::default();
+    for (key, value) in changes {
+        match value {
+            Some(value) => batch.insert(key, value),
+            None => batch.remove(key),
+        }
+    }
+    tree.apply_batch(batch)
+}
+
 fn put_all(tree: &TransactionalTree, changes: &Changes) -> Result<(), ConflictableTransactionError<String>> {
     for (key, value) in changes {
         match value {
@@ -191,9 +207,14 @@ fn put_all(tree: &TransactionalTree, changes: &Changes) -> Result<(), Conflictab
     Ok(())
 }
 
-/// Key of a record in the journal tree: big endian, so that tree order is sequence order.
+/// Before the key of every record.
+pub(super) const JOURNAL_PREFIX: u8 = b'j';
+
+/// Key of a record: big endian, so that tree order is sequence order.
 pub(super) fn journal_key(seq: u64) -> IVec {
-    IVec::from(&seq.to_be_bytes())
+    let mut key = [JOURNAL_PREFIX; 9];
+    key[1..].copy_from_slice(&seq.to_be_bytes());
+    IVec::from(&key)
 }
 
 fn expected_bytes(jobs: &[(u64, Job)]) -> usize {

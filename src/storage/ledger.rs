@@ -1,7 +1,7 @@
 //! The writer's account of which journal records still hold live entries.
 //!
 //! Records are dropped oldest first, once nothing in them is alive; the newest record always
-//! stays, because it carries the digest of the meta tree. Unlike the readers' index, the ledger
+//! stays, because it carries the digest of the meta values. Unlike the readers' index, the ledger
 //! knows only of writes that are in the batch being built or before it: a purge that is still
 //! queued must not free a record yet.
 
@@ -14,8 +14,8 @@ use std::collections::{HashMap, VecDeque};
 
 /// Records dropped per batch at most: bounds what a purge adds to one commit.
 const DROPS_MAX: usize = 128;
-/// Records worth a drop: fewer wait, so that not every commit pays for one.
-const DROPS_MIN: usize = 8;
+/// Records worth a drop: fewer wait, because a drop makes a batch of what else is a single insert.
+const DROPS_MIN: usize = 32;
 
 #[derive(Debug, Clone, Copy)]
 struct Record {
@@ -127,28 +127,28 @@ mod tests {
     fn only_dead_records_at_the_front_are_dropped_and_the_newest_stays() {
         let mut ledger = Ledger::new(1);
         let group = GroupId(1);
-        for seq in 1..=20 {
+        for seq in 1..=80 {
             ledger.open(seq);
             ledger.set_hash(seq, [seq as u8; 16]);
             ledger.append(group, &[run(seq * 10, seq * 10 + 10, seq)]);
         }
-        ledger.purge(group, 75);
-        assert!(ledger.drop_dead(20).is_none(), "six dead records are too few");
-        ledger.purge(group, 105);
-        assert_eq!(ledger.drop_dead(20), Some((1..10, [9; 16])));
+        ledger.purge(group, 325);
+        assert!(ledger.drop_dead(80).is_none(), "31 dead records are too few");
+        ledger.purge(group, 345);
+        assert_eq!(ledger.drop_dead(80), Some((1..34, [33; 16])));
         ledger.purge(group, 1000);
-        assert_eq!(ledger.drop_dead(20), Some((10..20, [19; 16])));
-        assert!(ledger.drop_dead(20).is_none());
+        assert_eq!(ledger.drop_dead(80), Some((34..80, [79; 16])));
+        assert!(ledger.drop_dead(80).is_none());
     }
 
     #[test]
     fn an_entry_in_parts_keeps_all_its_records() {
         let mut ledger = Ledger::new(1);
         let group = GroupId(1);
-        ledger.open(20);
+        ledger.open(50);
         ledger.append(group, &[Run { first: 5, end: 6, place: At { seq: 1, offset: 48, parts: 12 } }, run(6, 7, 13)]);
-        assert!(ledger.drop_dead(20).is_none());
+        assert!(ledger.drop_dead(50).is_none());
         ledger.truncate(group, 5);
-        assert_eq!(ledger.drop_dead(20).map(|(range, _)| range), Some(1..20));
+        assert_eq!(ledger.drop_dead(50).map(|(range, _)| range), Some(1..50));
     }
 }

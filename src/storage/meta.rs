@@ -1,20 +1,25 @@
-//! The meta tree: a vote and a purge mark per group, the anchor of the journal's chain, and the
-//! digest of the state store, each under its own key with a CRC.
+//! What the journal's dropped records have left: a vote and a purge mark per group, the anchor of
+//! the journal's chain, and the digest of the state store, each under its own key with a CRC.
 //!
 //! ```text
-//! "v" group u16 be → CRC32C u32 | vote                    "a" → CRC32C u32 | seq u64 | hash [16]
-//! "p" group u16 be → CRC32C u32 | upto u64 | mark         "s" → CRC32C u32 | digest u128 | count u64 | next part id u64
+//! "mv" group u16 be → CRC32C u32 | vote                    "ma" → CRC32C u32 | seq u64 | hash [16]
+//! "mp" group u16 be → CRC32C u32 | upto u64 | mark         "ms" → CRC32C u32 | digest u128 | count u64 | next part id u64
 //! ```
 //!
-//! Every journal record carries a digest of the whole tree (the wrapping sum of 8 hash bytes per
-//! pair): a value that is old but intact, or missing, does not go unnoticed.
+//! Votes and marks are first of all journal blocks. Only when records are dropped is what changed
+//! since then written here, in the same batch; so a group commit usually writes its record and
+//! nothing else. Opening starts from these values and takes in the journal's blocks in order.
+//!
+//! Every journal record carries a digest of all stored pairs (the wrapping sum of 8 hash bytes
+//! each): a value that is old but intact, or missing, does not go unnoticed.
 
 use super::{
     Error, GroupId,
     record::{Hash, u64_at},
 };
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use sled::IVec;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The end of the chain that was dropped: sequence number and hash of its last record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,68 +38,87 @@ pub(super) struct StateDigest {
     pub next_part_id: u64,
 }
 
-/// The meta tree in memory, as of the last batch built.
+/// What is kept of it, in the order of the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    Vote(GroupId),
+    Purged(GroupId),
+    Anchor,
+    State,
+}
+
+/// Everything as of the last batch built or the last block replayed, and what is stored of it.
 #[derive(Debug, Default)]
 pub(super) struct Meta {
     pub votes: BTreeMap<GroupId, Bytes>,
     pub purged: BTreeMap<GroupId, (u64, Bytes)>,
     pub anchor: Anchor,
     pub state: StateDigest,
+    /// Changed since the pairs were last written.
+    unstored: BTreeSet<Item>,
     sums: BTreeMap<Vec<u8>, u64>,
     digest: u64,
 }
 
-/// A pair to be put into the tree.
-pub(super) type Put = (Vec<u8>, Vec<u8>);
+/// Before every key of these values.
+pub(super) const PREFIX: u8 = b'm';
 
 impl Meta {
+    /// Digest of the stored pairs.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    pub fn set_vote(&mut self, group: GroupId, vote: &Bytes) -> Put {
-        self.votes.insert(group, vote.clone());
-        self.put(group_key(b'v', group), &[vote])
+    pub fn set_vote(&mut self, group: GroupId, vote: Bytes) {
+        self.votes.insert(group, vote);
+        self.unstored.insert(Item::Vote(group));
     }
 
-    /// `None` if the present mark is higher.
-    pub fn set_purged(&mut self, group: GroupId, upto: u64, mark: &Bytes) -> Option<Put> {
-        if self.purged.get(&group).is_some_and(|(present, _)| *present > upto) {
-            return None;
+    /// Changes nothing if the present mark is higher.
+    pub fn set_purged(&mut self, group: GroupId, upto: u64, mark: Bytes) {
+        if self.purged_upto(group).is_none_or(|present| present <= upto) {
+            self.purged.insert(group, (upto, mark));
+            self.unstored.insert(Item::Purged(group));
         }
-        self.purged.insert(group, (upto, mark.clone()));
-        Some(self.put(group_key(b'p', group), &[&upto.to_le_bytes(), mark]))
     }
 
-    pub fn set_anchor(&mut self, anchor: Anchor) -> Put {
+    pub fn set_anchor(&mut self, anchor: Anchor) {
         self.anchor = anchor;
-        self.put(b"a".to_vec(), &[&anchor.seq.to_le_bytes(), &anchor.hash])
+        self.unstored.insert(Item::Anchor);
     }
 
-    pub fn set_state(&mut self, state: StateDigest) -> Put {
+    pub fn set_state(&mut self, state: StateDigest) {
         self.state = state;
-        self.put(
-            b"s".to_vec(),
-            &[&state.sum.to_le_bytes(), &state.count.to_le_bytes(), &state.next_part_id.to_le_bytes()],
-        )
+        self.unstored.insert(Item::State);
     }
 
-    /// Takes in a pair found at open.
+    pub fn purged_upto(&self, group: GroupId) -> Option<u64> {
+        self.purged.get(&group).map(|(upto, _)| *upto)
+    }
+
+    /// The pairs that differ from what is stored. The caller writes them; the digest counts them
+    /// as stored from now on.
+    pub fn take_unstored(&mut self) -> Vec<(IVec, Option<IVec>)> {
+        let items = std::mem::take(&mut self.unstored);
+        items.into_iter().map(|item| self.encode(item)).collect()
+    }
+
+    /// Takes in a stored pair found at open.
     pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         let payload = checked(key, value)?;
         let malformed = || corrupt(key, "malformed");
         match key {
-            [b'v', a, b] => {
+            [PREFIX, b'v', a, b] => {
                 self.votes.insert(group_of(*a, *b), Bytes::copy_from_slice(payload));
             }
-            [b'p', a, b] if payload.len() >= 8 => {
+            [PREFIX, b'p', a, b] if payload.len() >= 8 => {
                 self.purged.insert(group_of(*a, *b), (u64_at(payload, 0), Bytes::copy_from_slice(&payload[8..])));
             }
-            b"a" => {
+            [PREFIX, b'a'] => {
                 let hash = payload.get(8..).and_then(|hash| hash.try_into().ok()).ok_or_else(malformed)?;
                 self.anchor = Anchor { seq: u64_at(payload, 0), hash };
             }
-            b"s" if payload.len() == 32 => {
+            [PREFIX, b's'] if payload.len() == 32 => {
                 let sum = u128::from(u64_at(payload, 0)) | u128::from(u64_at(payload, 8)) << 64;
                 self.state = StateDigest { sum, count: u64_at(payload, 16), next_part_id: u64_at(payload, 24) };
             }
@@ -104,13 +128,35 @@ impl Meta {
         Ok(())
     }
 
-    fn put(&mut self, key: Vec<u8>, payload: &[&[u8]]) -> Put {
-        let mut value = vec![0; 4];
-        payload.iter().for_each(|piece| value.extend_from_slice(piece));
-        let crc = crc(&key, &value[4..]);
-        value[..4].copy_from_slice(&crc.to_le_bytes());
-        self.account(key.clone(), &value);
-        (key, value)
+    fn encode(&mut self, item: Item) -> (IVec, Option<IVec>) {
+        let mut payload = vec![0; 4];
+        let key = match item {
+            Item::Vote(group) => {
+                payload.extend_from_slice(self.votes.get(&group).map_or(&[], |vote| vote));
+                group_key(b'v', group)
+            }
+            Item::Purged(group) => {
+                let (upto, mark) = self.purged.get(&group).cloned().unwrap_or_default();
+                payload.extend_from_slice(&upto.to_le_bytes());
+                payload.extend_from_slice(&mark);
+                group_key(b'p', group)
+            }
+            Item::Anchor => {
+                payload.extend_from_slice(&self.anchor.seq.to_le_bytes());
+                payload.extend_from_slice(&self.anchor.hash);
+                vec![PREFIX, b'a']
+            }
+            Item::State => {
+                payload.extend_from_slice(&self.state.sum.to_le_bytes());
+                payload.extend_from_slice(&self.state.count.to_le_bytes());
+                payload.extend_from_slice(&self.state.next_part_id.to_le_bytes());
+                vec![PREFIX, b's']
+            }
+        };
+        let crc = crc(&key, &payload[4..]);
+        payload[..4].copy_from_slice(&crc.to_le_bytes());
+        self.account(key.clone(), &payload);
+        (key.into(), Some(payload.into()))
     }
 
     fn account(&mut self, key: Vec<u8>, value: &[u8]) {
@@ -135,18 +181,18 @@ fn crc(key: &[u8], payload: &[u8]) -> u32 {
 
 fn corrupt(key: &[u8], detail: &str) -> Error {
     let place = match key {
-        [b'v', a, b] => format!("the vote of group {}", group_of(*a, *b).0),
-        [b'p', a, b] => format!("the purge mark of group {}", group_of(*a, *b).0),
-        b"a" => "the anchor of the journal".to_owned(),
-        b"s" => "the digest of the state store".to_owned(),
+        [PREFIX, b'v', a, b] => format!("the vote of group {}", group_of(*a, *b).0),
+        [PREFIX, b'p', a, b] => format!("the purge mark of group {}", group_of(*a, *b).0),
+        [PREFIX, b'a'] => "the anchor of the journal".to_owned(),
+        [PREFIX, b's'] => "the digest of the state store".to_owned(),
         _ => format!("meta key {key:02x?}"),
     };
     Error::Corrupt { place, detail: detail.to_owned() }
 }
 
-fn group_key(prefix: u8, group: GroupId) -> Vec<u8> {
+fn group_key(kind: u8, group: GroupId) -> Vec<u8> {
     let [a, b] = group.0.to_be_bytes();
-    vec![prefix, a, b]
+    vec![PREFIX, kind, a, b]
 }
 
 fn group_of(a: u8, b: u8) -> GroupId {

@@ -80,7 +80,7 @@ impl Packer {
     }
 
     /// Finishes the records and chains them to the one before. All carry `meta_digest`, the digest
-    /// of the meta tree after this batch.
+    /// of the meta values after this batch.
     pub fn seal(mut self, mut previous: Hash, meta_digest: u64) -> Vec<Sealed> {
         self.close();
         let mut sealed = Vec::with_capacity(self.drafts.len());

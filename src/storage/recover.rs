@@ -1,9 +1,9 @@
 //! Opening a store: lock, sled, and the check of everything that was acknowledged.
 //!
 //! 1. Take the directory's lock and sled's. 2. Sync all files and directories once: from then on
-//!    only the database file needs it. 3. Read the meta tree. 4. Walk the journal from the anchor:
+//!    only the database file needs it. 3. Read the meta values. 4. Walk the journal from the anchor:
 //!    every record must be there, chained to the one before, every block intact. 5. The journal
-//!    must reach the head note, the meta tree must be the one of the newest record, the groups must
+//!    must reach the head note, the meta values must be those of the newest record, the groups must
 //!    be without holes. 6. The state store must add up to its digest.
 //!
 //! sled can panic on a damaged file. All this runs on a thread of its own, and a panic there is
@@ -16,7 +16,7 @@ use super::{
     head::HeadFile,
     index::{Index, Place},
     ledger::Ledger,
-    meta::Meta,
+    meta::{self, Meta},
     pipeline::panic_text,
     replay::{Replay, corrupt},
     state::StateStore,
@@ -70,8 +70,7 @@ fn recover(dir: &Path, options: &Options, faults: Faults) -> Result<Recovered, E
     let trees = open_trees(&sled_dir, options)?;
     let file = File::open(sled_dir.join(SLED_FILE)).map_err(|e| unusable(&sled_dir, &e))?;
     sync_all(dir, &head).map_err(|e| unusable(dir, &e))?;
-    let meta = load_meta(&trees)?;
-    let Replay { ledger, newest, .. } = Replay::run(&trees, &meta, noted)?;
+    let Replay { meta, ledger, newest, .. } = Replay::run(&trees, load_meta(&trees)?, noted)?;
     if options.verify_state_at_open {
         trees.state.verify(meta.state)?;
     }
@@ -98,9 +97,8 @@ fn open_trees(dir: &Path, options: &Options) -> Result<Trees, Error> {
         .flush_every_ms(None);
     let db = open_sled(dir, &config)?;
     let tree = |name: &str| db.open_tree(name).map_err(|e| sled_error(dir, e));
-    let (journal, meta) = (tree("journal")?, tree("meta")?);
     let state = StateStore { values: tree("state")?, parts: tree("parts")? };
-    Ok(Trees { db, journal, meta, state })
+    Ok(Trees { store: tree("store")?, state, db })
 }
 
 /// sled releases its lock only when its last deferred destructor has run, a moment after a store
@@ -139,8 +137,8 @@ fn sync_all(dir: &Path, head: &HeadFile) -> io::Result<()> {
 
 fn load_meta(trees: &Trees) -> Result<Meta, Error> {
     let mut meta = Meta::default();
-    for pair in &trees.meta {
-        let (key, value) = pair.map_err(|e| corrupt("the meta tree", e.to_string()))?;
+    for pair in trees.store.scan_prefix([meta::PREFIX]) {
+        let (key, value) = pair.map_err(|e| corrupt("votes, purge marks and digests", e.to_string()))?;
         meta.load(&key, &value)?;
     }
     Ok(meta)
@@ -160,10 +158,9 @@ fn index(ledger: &Ledger, meta: &Meta) -> Index {
 /// The checks of steps 3 to 6 on trees that are open, for tests that damage them.
 #[cfg(test)]
 pub(super) fn check_for_test(dir: &Path, trees: &Trees) -> Result<(), Error> {
-    let meta = load_meta(trees)?;
     let (_, noted) = HeadFile::open(dir)?;
-    Replay::run(trees, &meta, noted)?;
-    trees.state.verify(meta.state)
+    let replay = Replay::run(trees, load_meta(trees)?, noted)?;
+    trees.state.verify(replay.meta.state)
 }
 
 fn sled_error(dir: &Path, error: sled::Error) -> Error {

@@ -3,13 +3,14 @@
 
 use super::{
     Error, GroupId,
-    engine::Trees,
+    engine::{JOURNAL_PREFIX, Trees},
     head::Head,
     ledger::Ledger,
     meta::Meta,
     record::{Block, Header, Kind, RECORD_HEADER, corrupt_record, hash},
     runs::{At, Run},
 };
+use bytes::Bytes;
 
 /// An entry whose parts are being read.
 struct Parts {
@@ -19,23 +20,24 @@ struct Parts {
 }
 
 /// The walk over the journal, and what it found.
-pub(super) struct Replay<'a> {
-    meta: &'a Meta,
+pub(super) struct Replay {
+    /// As stored with the last drop at first, as of the last record in the end.
+    pub meta: Meta,
     pub ledger: Ledger,
     /// The last record.
     pub newest: Head,
     parts: Option<Parts>,
 }
 
-impl<'a> Replay<'a> {
+impl Replay {
     /// Walks from the anchor in `meta` to the end, which must not be before the `noted` head.
-    pub fn run(trees: &Trees, meta: &'a Meta, noted: Option<Head>) -> Result<Self, Error> {
+    pub fn run(trees: &Trees, meta: Meta, noted: Option<Head>) -> Result<Self, Error> {
         let newest = Head { seq: meta.anchor.seq, hash: meta.anchor.hash };
         let mut replay = Self { meta, ledger: Ledger::new(newest.seq + 1), newest, parts: None };
         let bound = noted.unwrap_or_default();
         let mut meta_digest = 0;
         replay.check_bound(bound)?;
-        for pair in &trees.journal {
+        for pair in trees.store.scan_prefix([JOURNAL_PREFIX]) {
             let (key, record) = pair.map_err(|e| corrupt("the journal", e.to_string()))?;
             meta_digest = replay.record(&key, &record)?;
             replay.check_bound(bound)?;
@@ -54,10 +56,8 @@ impl<'a> Replay<'a> {
 
     fn record(&mut self, key: &[u8], record: &[u8]) -> Result<u64, Error> {
         let seq = self.newest.seq + 1;
-        let found = key
-            .try_into()
-            .map(u64::from_be_bytes)
-            .map_err(|_| corrupt("the journal", format!("unknown key {key:02x?}")))?;
+        let found = key.get(1..).and_then(|key| key.try_into().ok()).map(u64::from_be_bytes);
+        let found = found.ok_or_else(|| corrupt("the journal", format!("unknown key {key:02x?}")))?;
         if found != seq {
             return Err(corrupt_record(
                 seq.min(found),
@@ -103,10 +103,16 @@ impl<'a> Replay<'a> {
                 self.ledger.truncate(block.group, block.first);
                 Ok(())
             }
-            Kind::Purge if self.purged(block.group).is_none_or(|purged| purged < block.first) => {
-                Err(block.corrupt("the meta tree does not know of this purge"))
+            Kind::Purge => {
+                self.meta.set_purged(block.group, block.first, Bytes::copy_from_slice(block.payload));
+                self.ledger.purge(block.group, block.first);
+                Ok(())
             }
-            Kind::Purge | Kind::Vote | Kind::State => Ok(()),
+            Kind::Vote => {
+                self.meta.set_vote(block.group, Bytes::copy_from_slice(block.payload));
+                Ok(())
+            }
+            Kind::State => Ok(()),
         }
     }
 
@@ -161,8 +167,8 @@ impl<'a> Replay<'a> {
             return Err(corrupt("the head file", "missing, although the journal has records".into()));
         }
         if meta_digest != self.meta.digest() {
-            let detail = format!("votes, purge marks and digests are not those of journal record {}", self.newest.seq);
-            return Err(corrupt("the meta tree", detail));
+            let detail = format!("they are not those of journal record {}", self.newest.seq);
+            return Err(corrupt("votes, purge marks and digests", detail));
         }
         if let Some(parts) = &self.parts {
             return Err(corrupt(
@@ -183,7 +189,7 @@ impl<'a> Replay<'a> {
     }
 
     fn purged(&self, group: GroupId) -> Option<u64> {
-        self.meta.purged.get(&group).map(|(upto, _)| *upto)
+        self.meta.purged_upto(group)
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The hash (16 bytes of BLAKE3) covers key and value, so a value that was damaged or belongs to
-//! another key is never served. The sum of all hashes is kept in the meta tree: at open it shows
+//! another key is never served. The sum of all hashes is kept with the meta values: at open it shows
 //! whether a pair is missing or old.
 
 use super::{

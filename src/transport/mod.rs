@@ -1,6 +1,6 @@
 //! Node links: bounded request/reply between the nodes of a cluster.
 //!
-//! Above: [`Links`], the same for every wire: per peer a bounded queue drained into casts of at
+//! Above: `Links`, the same for every wire: per peer a bounded queue drained into casts of at
 //! most 64 KiB, correlation ids, deadlines, explicit errors, a credit window, heartbeats. Below:
 //! a wire, which carries batches of bytes to a peer: `ractor_cluster` over TCP in production, a
 //! channel in memory for many nodes in one process. This module knows nothing of Raft or entities.

@@ -8,15 +8,21 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Counts; can be told to count elsewhere, later, or to fail.
-struct Counter;
+pub struct Counter;
 
 #[derive(Default, Clone, Serialize, Deserialize)]
-struct Count {
+pub struct Count {
     value: i64,
 }
 
+impl Count {
+    pub fn value(&self) -> i64 {
+        self.value
+    }
+}
+
 #[derive(Serialize, Deserialize)]
-enum Command {
+pub enum Command {
     Add(i64),
     AddTo { id: String, amount: i64 },
     AddLater { amount: i64, after_ms: u64 },
@@ -28,7 +34,7 @@ enum Command {
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-enum Event {
+pub enum Event {
     Added(i64),
     Noted,
 }
@@ -75,6 +81,7 @@ impl Entity for Counter {
 }
 
 async fn cluster(nodes: usize) -> Cluster {
+    crate::logs();
     Cluster::in_memory(nodes)
         .entity::<Counter>()
         .task_handler("double", |_, payload| async move {
@@ -87,7 +94,7 @@ async fn cluster(nodes: usize) -> Cluster {
 }
 
 /// Waits until the counter has a value; the reason is for the failure message.
-async fn wait_value(cluster: &Cluster, id: &str, value: i64, why: &str) {
+pub async fn wait_value(cluster: &Cluster, id: &str, value: i64, why: &str) {
     let counter = cluster.entity::<Counter>(id);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     let mut version = 0;
@@ -163,7 +170,11 @@ async fn the_same_key_gives_the_first_answer_again_and_another_request_is_refuse
     let answers = futures::future::join_all(asks).await;
     assert!(answers.iter().all(|a| a.reply == 5), "concurrent duplicates have one effect and one answer");
     assert_eq!(answers.iter().filter(|a| !a.replayed).count(), 1);
-    let reused = cluster.entity::<Counter>("once").ask_with(Command::Add(6), with(2)).await;
+    let once = cluster.entity::<Counter>("once");
+    once.ask(Command::Add(1)).await.unwrap();
+    let again = once.ask_with(Command::Add(5), with(1)).await.unwrap();
+    assert_eq!((again.replayed, again.reply, again.version), (true, 5, 1), "as it was, and not as it is now");
+    let reused = once.ask_with(Command::Add(6), with(2)).await;
     assert_eq!(reused, Err(AskError::IdempotencyKeyReused));
     cluster.shutdown().await;
 }

@@ -26,6 +26,7 @@ struct Shop {
 
 impl Shop {
     async fn start(nodes: usize) -> Self {
+        crate::logs();
         let builder = ingress::shop::register(Cluster::in_memory(nodes));
         let cluster = builder.start().await.expect("a cluster in memory starts");
         let mut routers = Vec::new();

@@ -1,4 +1,14 @@
 //! Tests of the whole in one process. Tests with real processes are in tests/cluster.
 
 mod entities;
+mod examples;
 mod http;
+mod layers;
+mod partitions;
+
+/// With `RUST_LOG=quorate=debug cargo test …` the nodes of a test tell what they do.
+fn logs() {
+    let quiet = quorate::telemetry::Options { filter: "off".into(), ..quorate::telemetry::Options::default() };
+    // Whoever comes second finds them set up.
+    let _ = quorate::telemetry::init(&quiet);
+}

@@ -61,12 +61,23 @@ pub(super) fn spawn_all(plan: &Plan) -> Result<(Vec<Child>, Exits), Failure> {
     Ok((children, exits))
 }
 
+/// The variable that tokio takes the number of a runtime's threads from.
+const WORKER_THREADS: &str = "TOKIO_WORKER_THREADS";
+
+/// The nodes share this machine: each gets its share of the cores, so that they do not spend them
+/// on waking each other's threads. Whoever sets the variable knows better.
+fn worker_threads(nodes: usize) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::env::var(WORKER_THREADS).unwrap_or_else(|_| (cores / nodes.max(1)).max(1).to_string())
+}
+
 fn spawn(plan: &Plan, node: &PlannedNode, index: usize, told: mpsc::Sender<Exit>) -> io::Result<Child> {
     keep_last_log(node)?;
     let log = fs::File::create(&node.log)?;
     let mut process = Command::new(std::env::current_exe()?)
         .args(node.arguments(plan))
         .arg("--drain-on-stdin-eof")
+        .env(WORKER_THREADS, worker_threads(plan.nodes.len()))
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)

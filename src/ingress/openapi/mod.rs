@@ -1,6 +1,6 @@
 //! The API's description (`/openapi.json`) and the page that lets people try it (`/docs`).
 //!
-//! Both work offline: the page's scripts are part of this binary. The schemas in [`schemas`] are
+//! Both work offline: the page's scripts are part of this binary. The schemas in `schemas` are
 //! written beside the types they describe, because the entities know nothing of HTTP; tests hold
 //! the two together.
 

@@ -23,7 +23,6 @@ use axum::{
 };
 
 /// Registers the shop's entities and the sandbox payment gateway.
-#[must_use]
 pub fn register(builder: Builder) -> Builder {
     builder
         .entity::<Order>()

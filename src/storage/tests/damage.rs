@@ -1,6 +1,9 @@
 //! Damaged bytes: nothing wrong is served, nothing acknowledged is lost in silence.
 
-use super::{super::record::Header, *};
+use super::{
+    super::{engine::journal_key, record::Header},
+    *,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
     fs::{self, File},
@@ -55,16 +58,20 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// All records: sequence number, key, bytes.
+fn records(store: &sled::Tree) -> Vec<(u64, sled::IVec, sled::IVec)> {
+    let pairs = store.scan_prefix([engine::JOURNAL_PREFIX]).map(Result::unwrap);
+    pairs.map(|(key, value)| (u64::from_be_bytes(key[1..].try_into().unwrap()), key, value)).collect()
+}
+
 /// Every byte of every record, read back at run time.
 #[test]
 fn a_flipped_byte_of_a_record_is_noticed_when_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(dir.path());
     check(&store).unwrap();
-    let journal = &store.trees().journal;
-    for pair in journal.iter().collect::<Result<Vec<_>, _>>().unwrap() {
-        let (key, value) = pair;
-        let seq = u64::from_be_bytes(key.as_ref().try_into().unwrap());
+    let journal = &store.trees().store;
+    for (seq, key, value) in records(journal) {
         let with_entries = seq <= 24;
         for at in 0..value.len() {
             let mut damaged = value.to_vec();
@@ -89,11 +96,10 @@ fn a_flipped_byte_of_a_record_is_noticed_by_recovery() {
     drop(filled(dir.path()));
     let recovered = recover::open(dir.path(), &Options::default(), Faults::none()).unwrap();
     let trees = recovered.engine.trees;
-    let journal = trees.journal.clone();
+    let journal = trees.store.clone();
     let replay = || recover::check_for_test(dir.path(), &trees);
     replay().unwrap();
-    for (key, value) in journal.iter().collect::<Result<Vec<_>, _>>().unwrap() {
-        let seq = u64::from_be_bytes(key.as_ref().try_into().unwrap());
+    for (seq, key, value) in records(&journal) {
         for at in 0..value.len() {
             let mut damaged = value.to_vec();
             damaged[at] ^= 1 << (at % 8);
@@ -115,18 +121,22 @@ fn missing_swapped_and_rewritten_records_are_named() {
     let damage = |what: &str, change: &dyn Fn(&sled::Tree), expected: &str| {
         let dir = dir.path().join(what);
         let store = filled(&dir);
-        change(&store.trees().journal);
+        change(&store.trees().store);
         store.trees().db.flush().unwrap();
         drop(store);
         let message = reopen(&dir).unwrap_or_else(|| panic!("{what}: not noticed"));
         assert!(message.contains(expected), "{what}: {message}");
     };
-    let key = |seq: u64| seq.to_be_bytes();
+    let key = journal_key;
     let newest = 26;
     damage("missing in the middle", &|j| drop(j.remove(key(5))), "journal record 5: missing");
     damage("first missing", &|j| drop(j.remove(key(1))), "journal record 1: missing");
     damage("newest missing", &|j| drop(j.remove(key(newest))), "journal record 26: missing");
-    damage("all missing", &|j| j.clear().unwrap(), "journal record 1: missing");
+    damage(
+        "all missing",
+        &|j| records(j).into_iter().for_each(|(_, key, _)| drop(j.remove(key))),
+        "journal record 1: missing",
+    );
     let swap = |j: &sled::Tree| {
         let (a, b) = (j.get(key(5)).unwrap().unwrap(), j.get(key(6)).unwrap().unwrap());
         j.insert(key(5), b).unwrap();
@@ -156,14 +166,14 @@ fn old_or_missing_meta_and_state_values_are_noticed() {
         let dir = dir.path().join(what);
         let store = filled(&dir);
         let old = store.trees().state.values.get(b"k\x05").unwrap().unwrap();
-        let old_vote = store.trees().meta.get(b"v\0\x01").unwrap().unwrap();
-        write(&store, Write::State(vec![(b"k\x05".to_vec(), Some(Bytes::from_static(b"new")))])).unwrap();
+        let old_vote = store.trees().store.get(b"mv\0\x01").unwrap().unwrap();
         write(&store, Write::Vote { group: GROUPS[0], vote: Bytes::from_static(b"newer vote") }).unwrap();
+        write(&store, Write::State(vec![(b"k\x05".to_vec(), Some(Bytes::from_static(b"new")))])).unwrap();
         if what == "old state" {
             store.trees().state.values.insert(b"k\x05", old).unwrap();
         }
         if what == "old vote" {
-            store.trees().meta.insert(b"v\0\x01", old_vote).unwrap();
+            store.trees().store.insert(b"mv\0\x01", old_vote).unwrap();
         }
         change(store.trees());
         store.trees().db.flush().unwrap();
@@ -176,11 +186,11 @@ fn old_or_missing_meta_and_state_values_are_noticed() {
         *value.last_mut().unwrap() ^= 4;
         tree.insert(key, value).unwrap();
     };
-    damage("old vote", &|_| (), "the meta tree: votes, purge marks and digests are not those of journal record");
+    damage("old vote", &|_| (), "votes, purge marks and digests: they are not those of journal record");
     damage("old state", &|_| (), "the state store: 50 values do not add up");
     damage("lost state", &|t| drop(t.state.values.remove(b"k\x07")), "the state store: 49 values do not add up");
-    damage("lost meta", &|t| drop(t.meta.remove(b"v\0\x01")), "the meta tree");
-    damage("flipped vote", &|t| flip(&t.meta, b"v\0\x01"), "the vote of group 1: the checksum does not match");
+    damage("lost meta", &|t| drop(t.store.remove(b"mv\0\x01")), "votes, purge marks and digests");
+    damage("flipped vote", &|t| flip(&t.store, b"mv\0\x01"), "the vote of group 1: the checksum does not match");
     damage(
         "flipped state",
         &|t| flip(&t.state.values, b"k\x07"),
