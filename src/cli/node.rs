@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! config ─▶ data directory ─▶ ports ─▶ runtime ─▶ HTTP ─▶ … signal ─▶ stop accepting ─▶ hand over ─▶ exit 0
+//!                                                          └ cannot go on ─▶ exit 1
 //! ```
 //!
 //! Ports and directory are tried here first, because here it is known which key to blame.
@@ -41,7 +42,7 @@ pub(super) fn run(args: &args::Node) -> Result<(), Failure> {
     result
 }
 
-/// Starts, serves, and drains when told to.
+/// Starts, serves, and drains when told to; ends at once when the node cannot go on.
 async fn live(config: Config, http: TcpListener, drain_on_stdin_eof: bool) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     if drain_on_stdin_eof {
@@ -64,7 +65,12 @@ async fn live(config: Config, http: TcpListener, drain_on_stdin_eof: bool) -> Re
         // An error means that the other end is gone, which is as good a reason to stop.
         serve::http(http, serving, &options, async { _ = stopped.await }).await
     });
-    let why = signals.next().await;
+    let why = tokio::select! {
+        why = signals.next() => why,
+        // Crash-only: what it cannot keep it must not serve, and the others take over as they do
+        // from any dead node. There is nothing to drain that its peers do not have.
+        broken = cluster.failed() => return Err(Failure::operation(broken)),
+    };
     tracing::info!(node = %config.node.name, "{why}: draining");
     // An error would mean that nobody serves any more: then there is nothing to stop.
     _ = stop.send(());

@@ -11,7 +11,7 @@ const FILTER_VARIABLE: &str = "RUST_LOG";
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// What to log, in `tracing-subscriber`'s directive syntax: `info`, `warn,quorate=debug`.
-    /// `RUST_LOG` in the environment wins over it.
+    /// `RUST_LOG` in the environment wins over it. The default keeps the engines quiet.
     pub filter: String,
     pub format: Format,
 }
@@ -29,7 +29,9 @@ pub enum Format {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { filter: "info".into(), format: Format::Text }
+        // openraft warns of every heartbeat that a dead peer misses, a hundred lines a second; that
+        // a peer is gone is told once by the link to it.
+        Self { filter: "info,openraft=error,ractor_cluster=warn".into(), format: Format::Text }
     }
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 /// Within which a node that cannot write must say so.
 const SAYS_NO_WITHIN: Duration = Duration::from_secs(3);
 const ORDERS: usize = 12;
+/// What there is to say about two dead peers, however long they stay dead.
+const LOG_LINES_MAX: usize = 100;
 
 #[tokio::test]
 async fn without_a_quorum_writes_are_refused_in_time_and_local_reads_answered() {
@@ -19,6 +21,8 @@ async fn without_a_quorum_writes_are_refused_in_time_and_local_reads_answered() 
     shop::stock_up(cluster.node(0)).await;
     let mut placed = place(&cluster, "before").await;
     audit(&cluster, &placed).await;
+    let lines = || cluster.node(0).log_text().lines().count();
+    let lines_before = lines();
     cluster.node(1).kill9();
     cluster.node(2).kill9();
     // Thrice: while it may still think itself an owner, in between, and when it knows better.
@@ -28,6 +32,8 @@ async fn without_a_quorum_writes_are_refused_in_time_and_local_reads_answered() 
         assert!(round < 2 || codes.iter().all(|code| code == "no-quorum"), "it knows by now: {codes:?}");
     }
     check_survivor(&cluster, &placed).await;
+    let new_lines = lines() - lines_before;
+    assert!(new_lines <= LOG_LINES_MAX, "{new_lines} lines about dead peers: {}", cluster.node(0).log_tail());
     for node in [cluster.node(2), cluster.node(1)] {
         node.restart();
     }
