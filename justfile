@@ -1,8 +1,9 @@
 # What CI runs. Writes nothing outside target/.
 verify:
     cargo fmt --check
-    cargo clippy --locked --all-targets -- -D warnings
     cargo test --locked
+    cargo clippy --locked --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
     if command -v cargo-deny >/dev/null; then cargo deny --locked check; else echo "cargo-deny is not installed: skipped"; fi
 
 # Brings the sources into shape.

@@ -10,9 +10,10 @@ pub struct Options {
     /// How often an owner tells its replicas that it is alive.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
-    /// A replica that hears nothing for a random time between these two stands for election.
+    /// A replica that hears nothing for a random time between this
     #[serde(with = "humantime_serde")]
     pub election_min: Duration,
+    /// and this stands for election.
     #[serde(with = "humantime_serde")]
     pub election_max: Duration,
     /// Entries kept in memory per group; older ones are read back from the journal.

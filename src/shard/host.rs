@@ -223,6 +223,7 @@ impl ShardHost {
                 return Ok(QueryReply::State(state));
             }
             if tokio::time::timeout_at(deadline, change).await.is_err() {
+                self.machine.unwatch(key);
                 return Ok(QueryReply::State(self.machine.read(key)?));
             }
         }

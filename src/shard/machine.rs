@@ -111,6 +111,17 @@ impl ShardMachine {
         rx
     }
 
+    /// Forgets watchers of the entity that have given up.
+    pub fn unwatch(&self, key: &EntityKey) {
+        let mut watchers = self.0.watchers.lock();
+        if let Some(list) = watchers.get_mut(key) {
+            list.retain(|w| !w.is_closed());
+            if list.is_empty() {
+                watchers.remove(key);
+            }
+        }
+    }
+
     pub fn outbox_len(&self) -> usize {
         self.0.state.lock().outbox.len()
     }

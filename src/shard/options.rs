@@ -25,14 +25,17 @@ pub struct Options {
     pub tells_in_flight: usize,
     /// Tasks running at once per handler and node.
     pub tasks_in_flight: usize,
-    /// Decided changes packed into one log entry, and log entries under way per shard.
+    /// Decided changes packed into one log entry, by their number and
     pub pack_count: usize,
+    /// by their size.
     pub pack_bytes: ByteSize,
+    /// Log entries under way per shard; past it changes gather for the next entry.
     pub entries_in_flight: usize,
     /// Applied entities cached per shard.
     pub entities_cached: usize,
-    /// A checkpoint is taken after this many changed bytes, or this long after a change.
+    /// A checkpoint is taken after this many changed bytes,
     pub checkpoint_bytes: ByteSize,
+    /// or this long after a change.
     #[serde(with = "humantime_serde")]
     pub checkpoint_interval: Duration,
     /// Idempotency keys are kept at least this long.

@@ -13,6 +13,7 @@ pub struct Options {
     /// What to log, in `tracing-subscriber`'s directive syntax: `info`, `warn,quorate=debug`.
     /// `RUST_LOG` in the environment wins over it. The default keeps the engines quiet.
     pub filter: String,
+    /// For people or for log collectors.
     pub format: Format,
 }
 

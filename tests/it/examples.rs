@@ -19,17 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The example's binary, built if it is not up to date. (`cargo test` builds all of them before.)
 async fn example(name: &str) -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--example", name])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output();
-    let built = built.await.expect("cargo runs");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    // This test is target/PROFILE/deps/it-HASH.
+    // This test is TARGET/PROFILE/deps/it-HASH.
     let own = std::env::current_exe().expect("a path");
-    let profile = own.parent().and_then(Path::parent).expect("two directories up").to_owned();
-    profile.join("examples").join(name)
+    let profile_dir = own.ancestors().nth(2).expect("two directories up");
+    let target_dir = profile_dir.parent().expect("three directories up");
+    let profile = if profile_dir.ends_with("release") { "release" } else { "dev" };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--example", name, "--profile", profile, "--target-dir"]).arg(target_dir);
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).output().await.expect("cargo runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    profile_dir.join("examples").join(name)
 }
 
 #[tokio::test]

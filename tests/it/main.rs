@@ -4,6 +4,7 @@ mod entities;
 mod examples;
 mod http;
 mod layers;
+mod options;
 mod partitions;
 
 /// With `RUST_LOG=quorate=debug cargo test …` the nodes of a test tell what they do.
