@@ -2,7 +2,7 @@
 
 use super::{
     node::Node,
-    types::{Answer, AskError, AskOptions, Consistency, Recorded, Snapshot, Unavailable},
+    types::{Answer, AskError, AskOptions, Consistency, Idempotency, Recorded, Snapshot, Unavailable},
 };
 use crate::{
     entity::{Entity, EntityKey, ShardId, Versioned, codec, decode_event, encode_command},
@@ -43,6 +43,7 @@ impl<E: Entity> EntityRef<E> {
         command: impl Into<E::Command>,
         options: AskOptions,
     ) -> Result<Answer<E::Reply>, AskError<E::Rejection>> {
+        check_idempotency(options.idempotency.as_ref())?;
         let request = CommandRequest {
             key: self.key()?,
             command: encode_command::<E>(&command.into()).map_err(invalid)?,
@@ -59,7 +60,7 @@ impl<E: Entity> EntityRef<E> {
         let answer = understand::<E>(reply, shard);
         let outcome = answer.as_ref().err().map_or("done", outcome_label);
         metrics::counter!("quorate_commands_total", "type" => E::TYPE, "outcome" => outcome).increment(1);
-        metrics::histogram!("quorate_command_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("quorate_command_seconds", "type" => E::TYPE).record(started.elapsed().as_secs_f64());
         answer
     }
 
@@ -154,6 +155,16 @@ impl<E: Entity> EntityRef<E> {
             after = last;
         }
         Ok(state)
+    }
+}
+
+fn check_idempotency(idempotency: Option<&Idempotency>) -> Result<(), Unavailable> {
+    let fits = |key: &str| (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    match idempotency {
+        Some(given) if !fits(&given.key) => {
+            Err(Unavailable::Invalid { detail: "an idempotency key has 1 to 255 visible ASCII characters".into() })
+        }
+        _ => Ok(()),
     }
 }
 

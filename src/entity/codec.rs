@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// The largest encoded value that is accepted anywhere: command, event, state or reply.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 
+/// The largest state that still takes commands. With what may be added before it is measured
+/// again it stays below [`VALUE_BYTES_MAX`], so that it can be sent to whoever reads it.
+pub const STATE_BYTES_MAX: usize = 768 << 10;
+
 /// Why bytes did not become a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -39,6 +43,12 @@ pub fn encode<T: Serialize + ?Sized>(what: &'static str, value: &T) -> Result<Ve
         return Err(Error::TooLarge { what, bytes: bytes.len() });
     }
     Ok(bytes)
+}
+
+/// As [`encode`], for an entity's state, which may grow to [`STATE_BYTES_MAX`] and a little beyond
+/// before commands that would let it grow further are refused.
+pub fn encode_state<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
+    bincode::serde::encode_to_vec(value, CONFIG).map_err(|e| Error::Malformed { what: "state", detail: e.to_string() })
 }
 
 /// Decodes a value and refuses left-over bytes.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cluster::Unavailable,
-    entity::{Context, EntityKey, Versioned, codec},
+    entity::{Context, Effect, EntityKey, Versioned, codec},
 };
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -97,7 +97,16 @@ pub struct Running {
     state: State,
     version: u64,
     at_ms: u64,
+    /// Bytes of changes since the state was last measured.
+    unmeasured: usize,
+    /// The state is larger than [`codec::STATE_BYTES_MAX`]: no further events.
+    too_large: bool,
 }
+
+/// A state is measured whenever its changes add up to this many bytes.
+const MEASURE_EVERY: usize = 256 << 10;
+/// The longest name of a schedule, in bytes.
+const SCHEDULE_NAME_MAX: usize = 255;
 
 impl Actor for EntityActor {
     type Msg = Message;
@@ -107,7 +116,15 @@ impl Actor for EntityActor {
     async fn pre_start(&self, _me: ActorRef<Message>, own: Arguments) -> Result<Running, ActorProcessingErr> {
         let (version, at_ms, state) = own.machine.entity(&own.key)?;
         let state = state.ok_or_else(|| format!("the state of {} cannot be read", own.key))?;
-        Ok(Running { own, in_flight: Arc::default(), state, version, at_ms })
+        Ok(Running {
+            own,
+            in_flight: Arc::default(),
+            state,
+            version,
+            at_ms,
+            unmeasured: MEASURE_EVERY,
+            too_large: false,
+        })
     }
 
     async fn handle(
@@ -168,6 +185,10 @@ impl Running {
             tracing::debug!(entity = %self.own.key, expected, actual = self.version, "version mismatch");
             return Step::AfterPending(CommandReply::VersionMismatch { actual: self.version });
         }
+        if self.is_too_large() {
+            let detail = format!("the state of {} is larger than {} bytes", self.own.key, codec::STATE_BYTES_MAX);
+            return Step::Now(CommandReply::Unavailable(Unavailable::Invalid { detail }));
+        }
         let now_ms = super::now_ms().max(self.at_ms);
         let decided = {
             let context = Context { id: &self.own.key.id, version: self.version, now_ms, random: rand::random() };
@@ -184,6 +205,10 @@ impl Running {
                     let version = self.version;
                     let done = CommandReply::Done { reply, version, replayed: false, receipt: None };
                     return Step::AfterPending(done);
+                }
+                if effects.iter().any(has_long_name) {
+                    tracing::error!(entity = %self.own.key, "the name of a schedule is longer than {SCHEDULE_NAME_MAX} bytes");
+                    return Step::Failed;
                 }
                 self.change(request, now_ms, events, effects, reply)
             }
@@ -219,7 +244,7 @@ impl Running {
         request: CommandRequest,
         at_ms: u64,
         events: Vec<Versioned>,
-        effects: Vec<crate::entity::Effect>,
+        effects: Vec<Effect>,
         reply: Vec<u8>,
     ) -> Step {
         let marks = self.mark(&request);
@@ -238,10 +263,23 @@ impl Running {
         let key = self.own.key.clone();
         let change = Change { key, base_version, at_ms, events, effects, cause: request.cause, answer };
         match entry::encode(&Item::Change(change)) {
-            Ok(item) if item.len() <= super::proposer::ITEM_BYTES_MAX => Step::Propose { item, reply, marks },
+            Ok(item) if item.len() <= super::proposer::ITEM_BYTES_MAX => {
+                self.unmeasured += item.len();
+                Step::Propose { item, reply, marks }
+            }
             // The state already holds events that will never be committed: start over.
             Ok(_) | Err(_) => Step::Failed,
         }
+    }
+
+    /// Measures the state now and then: a checkpoint must always be able to write it.
+    fn is_too_large(&mut self) -> bool {
+        if self.unmeasured >= MEASURE_EVERY {
+            self.unmeasured = 0;
+            let saved = self.own.entity_type.save(&self.state);
+            self.too_large = saved.map_or(true, |saved| saved.bytes.len() > codec::STATE_BYTES_MAX);
+        }
+        self.too_large
     }
 
     fn mark(&self, request: &CommandRequest) -> Marks {
@@ -251,6 +289,13 @@ impl Running {
         in_flight.causes.extend(cause);
         in_flight.keys.extend(key.clone());
         Marks { in_flight: self.in_flight.clone(), cause, key }
+    }
+}
+
+fn has_long_name(effect: &Effect) -> bool {
+    match effect {
+        Effect::Schedule { name, .. } | Effect::CancelSchedule { name } => name.len() > SCHEDULE_NAME_MAX,
+        Effect::Tell { .. } | Effect::Task(_) => false,
     }
 }
 

@@ -510,7 +510,7 @@ impl AppliedState {
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
-    codec::encode("applied state", value).map_err(corrupt)
+    codec::encode_state(value).map_err(corrupt)
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {

@@ -67,6 +67,15 @@ impl ShardMachine {
         })))
     }
 
+    /// Deletes what an installed snapshot replaced, where a crash came before that was done.
+    pub async fn drop_old_generation(&self) -> Result<(), Error> {
+        let generation = self.0.state.lock().overlay.generation();
+        match generation.checked_sub(1) {
+            Some(old) => delete_generation(&self.0.storage, self.0.group, old).await,
+            None => Ok(()),
+        }
+    }
+
     pub fn registry(&self) -> &Arc<Registry> {
         &self.0.registry
     }

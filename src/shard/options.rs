@@ -23,7 +23,7 @@ pub struct Options {
     pub outbox: usize,
     /// Tells under way per shard.
     pub tells_in_flight: usize,
-    /// Tasks running at once per handler and node.
+    /// Tasks running at once per handler and shard.
     pub tasks_in_flight: usize,
     /// Decided changes packed into one log entry, by their number and
     pub pack_count: usize,

@@ -64,7 +64,7 @@ impl<E: Entity> EntityType for Typed<E> {
     }
 
     fn save(&self, state: &State) -> Result<Versioned, codec::Error> {
-        Ok(Versioned { version: E::STATE_VERSION, bytes: codec::encode("state", self.state(state)?)? })
+        Ok(Versioned { version: E::STATE_VERSION, bytes: codec::encode_state(self.state(state)?)? })
     }
 
     fn load(&self, stored: &Versioned) -> Result<Option<State>, codec::Error> {

@@ -122,6 +122,8 @@ impl Router {
             match reply {
                 CommandReply::NotOwner { hint } => self.learn(group, hint),
                 CommandReply::TryAgain => {}
+                // Another attempt with the same key came first: its answer is kept by now.
+                CommandReply::Duplicate if request.cause == Cause::Client => unknown = true,
                 CommandReply::Unknown if may_repeat => unknown = true,
                 // Only a full link is worth another try; a full shard is the caller's to know.
                 CommandReply::Unavailable(Unavailable::Overloaded { ref limit }) if limit == LINK_WINDOW => {
