@@ -3,6 +3,7 @@
 
 use super::{
     Options,
+    entry::Pack,
     machine::ShardMachine,
     request::{CommandReply, CommandRequest, Query, QueryReply, QueryRequest},
     router::Router,
@@ -141,8 +142,7 @@ impl ShardHost {
         if progress.wait_for(|(applied, _)| *applied >= term).await.is_err() {
             return;
         }
-        // Whatever an earlier session of this term still had under way is decided by then.
-        if self.group.read_barrier().await.is_err() {
+        if !self.fence().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
             return;
         }
@@ -162,6 +162,15 @@ impl ShardHost {
                 lost.0.notified().await;
             }
             Err(error) => tracing::error!(shard = %self.shard(), %error, "a session cannot be opened"),
+        }
+    }
+
+    /// Commits an empty entry: whatever an earlier session of this term still had under way is
+    /// decided by then, so that no actor starts on a state that is about to change under it.
+    async fn fence(&self) -> bool {
+        match self.group.propose(Pack::default().finish()).await {
+            Ok(proposed) => proposed.done().await.is_ok(),
+            Err(_) => false,
         }
     }
 
