@@ -108,7 +108,11 @@ async fn a_secret_that_cannot_be_read_is_named() {
 
 #[tokio::test]
 async fn a_cluster_that_is_not_there_is_exit_code_3() {
-    let url = format!("http://127.0.0.1:{}", free_ports(1)[0]);
+    // Bound, so that no other test's node takes the port, but nobody listens on it.
+    let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    nobody.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("some port");
+    let port = nobody.local_addr().expect("bound").as_socket().expect("an IP address").port();
+    let url = format!("http://127.0.0.1:{port}");
     for command in [&["status"][..], &["members"], &["shards"], &["entity", "order", "ord_1"], &["bench"]] {
         let arguments: Vec<&str> = command.iter().copied().chain(["--url", &url]).collect();
         assert_one_line(&run(&arguments).await, 3, &[&url, "quorate dev"]);
