@@ -1,6 +1,5 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// Bounds of one store. Sizes on disk (records, values) are part of the format and not options.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -15,11 +14,6 @@ pub struct Options {
     pub queue_bytes_max: ByteSize,
     /// Bytes that one group commit takes from the queue (at least one write, whatever its size).
     pub group_bytes_max: ByteSize,
-    /// How long the writer lets writes gather before the next group commit, while several come at
-    /// a time: fewer and larger groups cost less. A lone writer is never kept waiting. (The idea
-    /// is PostgreSQL's `commit_delay` with `commit_siblings`.)
-    #[serde(with = "humantime_serde")]
-    pub gather_delay: Duration,
     /// Read the whole state store at open and compare it with its recorded digest. Without it a
     /// value that sled lost silently goes unnoticed; a damaged one is still found when it is read.
     pub verify_state_at_open: bool,
@@ -32,7 +26,6 @@ impl Default for Options {
             queue_writes_max: 8192,
             queue_bytes_max: ByteSize::mib(32),
             group_bytes_max: ByteSize::mib(4),
-            gather_delay: Duration::from_micros(500),
             verify_state_at_open: true,
         }
     }

@@ -92,7 +92,6 @@ pub(super) struct Shared<V> {
     writes_max: usize,
     bytes_max: usize,
     group_bytes_max: usize,
-    gather_delay: std::time::Duration,
 }
 
 impl<V: View> Shared<V> {
@@ -172,7 +171,6 @@ impl<V: View> Pipeline<V> {
             writes_max: options.queue_writes_max.max(1),
             bytes_max: size(options.queue_bytes_max),
             group_bytes_max: size(options.group_bytes_max),
-            gather_delay: options.gather_delay,
         });
         let theirs = shared.clone();
         let writer = std::thread::Builder::new()
@@ -203,18 +201,9 @@ impl<V: View> Drop for Pipeline<V> {
     }
 }
 
-/// Writes in a group from which on the next one is given time to gather.
-const GATHER_SIBLINGS: usize = 2;
-
 fn run<B: Backend>(shared: &Shared<B::View>, mut backend: B) {
     let mut poisoned = None;
-    let mut siblings = 0;
-    loop {
-        if siblings >= GATHER_SIBLINGS {
-            std::thread::sleep(shared.gather_delay);
-        }
-        let Some(group) = shared.gather() else { return };
-        siblings = group.len();
+    while let Some(group) = shared.gather() {
         let mut jobs = Vec::with_capacity(group.len());
         let mut answers = Vec::with_capacity(group.len());
         for Item { ticket, job, done, .. } in group {
