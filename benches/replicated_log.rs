@@ -181,7 +181,9 @@ fn pack(leader: Arc<Group>) -> mpsc::Sender<Pending> {
             entry.resize(1 + waiting.len() * PAYLOAD_BYTES, 7);
             let proposed = leader.propose(entry.into()).await.expect("the leader runs");
             proposed.done().await.expect("the leader stays");
-            waiting.drain(..).for_each(|done| drop(done.send(())));
+            for done in waiting.drain(..) {
+                done.send(()).expect("the writer waits");
+            }
         }
     });
     tx
@@ -198,7 +200,9 @@ fn raw_group_commit(total: u64) -> Duration {
             waiting.extend(rx.try_iter().take(PACK_MAX * usize::from(GROUPS)));
             log.write_all(&vec![7; waiting.len() * PAYLOAD_BYTES]).expect("an append");
             log.sync_data().expect("a sync");
-            waiting.into_iter().for_each(|done| drop(done.send(())));
+            for done in waiting {
+                done.send(()).expect("the writer waits");
+            }
         }
     });
     let started = Instant::now();
