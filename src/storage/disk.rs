@@ -1,17 +1,17 @@
-//! The store on sled, as its users see it.
+//! The store on disk, as its users see it: the journal in its segments, the state in sled.
 
 use super::{
     Done, EntryRecord, Error, GroupId, GroupState, Options, Storage, Write,
-    engine::{Gate, Trees, journal_key},
     faults::Faults,
     index::{Index, Place},
-    pipeline::{Pipeline, panic_text},
-    record::{Block, Header, corrupt_record},
-    recover,
+    journal::Table,
+    pipeline::{Pipeline, Poison, panic_text},
+    record::{Block, corrupt_record},
+    recover::{self, Recovered},
     runs::{At, Run},
+    state::{Nothing, StateEngine, StateStore},
 };
 use bytes::{Bytes, BytesMut};
-use sled::IVec;
 use std::{
     fs::File,
     ops::Range,
@@ -23,10 +23,12 @@ use std::{
 ///
 /// Dropping it writes out what is queued, calls every `done`, and releases the directory.
 pub struct SledStorage {
-    // Dropped first: the writer thread ends before the lock is released.
-    pipeline: Pipeline<Index>,
-    trees: Trees,
-    gate: Gate,
+    // Dropped in this order: the state store's writer has something to note in the journal, and the
+    // lock is released last.
+    state_pipeline: Pipeline<Nothing>,
+    journal_pipeline: Pipeline<Index>,
+    table: Table,
+    state: StateStore,
     faults: Faults,
     _lock: File,
 }
@@ -45,40 +47,44 @@ impl SledStorage {
     /// As [`SledStorage::open`]; the syncs can be held back or made to fail through `faults`.
     pub fn open_with_faults(dir: &Path, options: &Options, faults: Faults) -> Result<Self, Error> {
         let recovered = recover::open(dir, options, faults.clone())?;
-        let (trees, gate) = (recovered.engine.trees.clone(), recovered.engine.gate.clone());
-        let pipeline = Pipeline::start(recovered.index, options, recovered.engine)?;
-        Ok(Self { pipeline, trees, gate, faults, _lock: recovered.lock })
+        let Recovered { journal, index, table, db, state, file, lock } = recovered;
+        let poison = Poison::default();
+        let journal_pipeline = Pipeline::start("storage-journal", index, options, poison.clone(), journal)?;
+        let journal = journal_pipeline.shared();
+        let engine = StateEngine::start(db, state.clone(), file, faults.clone(), journal, poison.clone())?;
+        let state_pipeline = Pipeline::start("storage-state", Nothing, options, poison, engine)?;
+        Ok(Self { state_pipeline, journal_pipeline, table, state, faults, _lock: lock })
     }
 
-    /// sled's trees, for tests that damage them.
+    /// Where the journal's records are, for tests that damage them.
     #[cfg(test)]
-    pub(super) fn trees(&self) -> &Trees {
-        &self.trees
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// sled's tree, for tests that damage it.
+    #[cfg(test)]
+    pub(super) fn state_tree(&self) -> &sled::Tree {
+        self.state.tree()
     }
 
     fn read(&self, group: GroupId, range: Range<u64>) -> Result<Vec<EntryRecord>, Error> {
         loop {
-            let places = self.pipeline.view(|index| index.places(group, range.clone()));
-            let mut reader = Reader { trees: &self.trees, last: None };
+            let places = self.journal_pipeline.view(|index| index.places(group, range.clone()));
+            let mut reader = Reader { table: &self.table, last: None };
             let mut entries = Vec::new();
             match places.iter().try_for_each(|run| reader.run(group, run, &mut entries)) {
-                Err(Miss::Gone(seq)) if self.is_still_at(group, &places, seq) => {
-                    return Err(corrupt_record(seq, "missing".into()));
-                }
-                // It was purged between the look into the index and the read: look again.
-                Err(Miss::Gone(_)) => {}
-                Err(Miss::Failed(error)) => return Err(error),
                 Ok(()) => return Ok(entries),
+                Err(error) if self.are_still_at(group, &places) => return Err(error),
+                // Purged between the look into the index and the read, and perhaps written over.
+                Err(_) => {}
             }
         }
     }
 
-    fn is_still_at(&self, group: GroupId, places: &[Run<Place>], seq: u64) -> bool {
-        let uses = |run: &Run<Place>| matches!(run.place, Place::Stored(at) if at.records().contains(&seq));
-        places
-            .iter()
-            .filter(|run| uses(run))
-            .any(|run| self.pipeline.view(|index| index.places(group, run.first..run.end)).iter().any(uses))
+    fn are_still_at(&self, group: GroupId, places: &[Run<Place>]) -> bool {
+        self.journal_pipeline
+            .view(|index| places.iter().all(|run| index.places(group, run.first..run.end) == std::slice::from_ref(run)))
     }
 }
 
@@ -90,11 +96,14 @@ impl Drop for SledStorage {
 
 impl Storage for SledStorage {
     fn submit(&self, write: Write, done: Done) {
-        self.pipeline.submit(write, done);
+        match write {
+            Write::State(_) => self.state_pipeline.submit(write, done),
+            _ => self.journal_pipeline.submit(write, done),
+        }
     }
 
     fn group(&self, group: GroupId) -> GroupState {
-        self.pipeline.view(|index| index.state(group))
+        self.journal_pipeline.view(|index| index.state(group))
     }
 
     fn entries(&self, group: GroupId, range: Range<u64>) -> Result<Vec<EntryRecord>, Error> {
@@ -102,13 +111,11 @@ impl Storage for SledStorage {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let _stable = self.gate.read();
-        guarded(|| self.trees.state.get(key))
+        guarded(|| self.state.get(key))
     }
 
     fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
-        let _stable = self.gate.read();
-        guarded(|| self.trees.state.scan(start..end, limit))
+        guarded(|| self.state.scan(start..end, limit))
     }
 }
 
@@ -122,27 +129,14 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     })
 }
 
-/// Why a read did not succeed.
-enum Miss {
-    /// The record is not there (any more).
-    Gone(u64),
-    Failed(Error),
-}
-
-impl From<Error> for Miss {
-    fn from(error: Error) -> Self {
-        Miss::Failed(error)
-    }
-}
-
 /// Reads runs of entries; neighbours are often in the same record.
 struct Reader<'a> {
-    trees: &'a Trees,
-    last: Option<(u64, IVec)>,
+    table: &'a Table,
+    last: Option<(u64, Bytes)>,
 }
 
 impl Reader<'_> {
-    fn run(&mut self, group: GroupId, run: &Run<Place>, into: &mut Vec<EntryRecord>) -> Result<(), Miss> {
+    fn run(&mut self, group: GroupId, run: &Run<Place>, into: &mut Vec<EntryRecord>) -> Result<(), Error> {
         match &run.place {
             Place::Queued { entries, .. } => {
                 into.extend(entries.iter().filter(|e| (run.first..run.end).contains(&e.index)).cloned());
@@ -155,14 +149,14 @@ impl Reader<'_> {
                 let before = into.len();
                 block.entries(run.first..run.end, into)?;
                 if block.group != group || (into.len() - before) as u64 != run.end - run.first {
-                    return Err(block.corrupt("not the entries that were written there").into());
+                    return Err(block.corrupt("not the entries that were written there"));
                 }
                 Ok(())
             }
         }
     }
 
-    fn parts(&mut self, group: GroupId, index: u64, at: At, into: &mut Vec<EntryRecord>) -> Result<(), Miss> {
+    fn parts(&mut self, group: GroupId, index: u64, at: At, into: &mut Vec<EntryRecord>) -> Result<(), Error> {
         let mut payload = BytesMut::new();
         let mut entry = (0, 0);
         for seq in at.records() {
@@ -170,7 +164,7 @@ impl Reader<'_> {
             let block = Block::read(seq, &record, at.offset as usize)?;
             let (number, total, bytes) = block.part()?;
             if (block.group, block.first, u64::from(number)) != (group, index, seq - at.seq) {
-                return Err(block.corrupt("not the part that was written there").into());
+                return Err(block.corrupt("not the part that was written there"));
             }
             payload.extend_from_slice(bytes);
             entry = (block.term, total);
@@ -180,22 +174,20 @@ impl Reader<'_> {
             return Err(corrupt_record(
                 at.seq,
                 format!("group {}, entry {index}: {} of {total} bytes", group.0, payload.len()),
-            )
-            .into());
+            ));
         }
         into.push(EntryRecord { index, term, payload: payload.freeze() });
         Ok(())
     }
 
-    fn record(&mut self, seq: u64) -> Result<IVec, Miss> {
+    fn record(&mut self, seq: u64) -> Result<Bytes, Error> {
         if let Some((last, record)) = &self.last
             && *last == seq
         {
             return Ok(record.clone());
         }
-        let record = self.trees.store.get(journal_key(seq)).map_err(|e| corrupt_record(seq, e.to_string()))?;
-        let record = record.ok_or(Miss::Gone(seq))?;
-        Header::read(seq, &record)?;
+        let record = self.table.read(seq)?.ok_or_else(|| corrupt_record(seq, "missing".into()))?;
+        let record = Bytes::from(record);
         self.last = Some((seq, record.clone()));
         Ok(record)
     }

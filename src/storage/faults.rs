@@ -19,7 +19,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     held: bool,
-    waiting: bool,
+    /// Flushes that wait.
+    waiting: usize,
     fail_next: Option<String>,
 }
 
@@ -51,18 +52,18 @@ impl Faults {
 
     /// Whether a flush is waiting right now: what it writes is taken from the queue, not durable.
     pub fn is_holding(&self) -> bool {
-        self.0.as_ref().is_some_and(|inner| inner.state.lock().waiting)
+        self.0.as_ref().is_some_and(|inner| inner.state.lock().waiting > 0)
     }
 
-    /// Called by the writer thread where the sync happens.
+    /// Called by a writer thread where the sync happens.
     pub(super) fn before_sync(&self) -> Result<(), Error> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let mut state = inner.state.lock();
-        state.waiting = true;
+        state.waiting += 1;
         while state.held {
             inner.changed.wait(&mut state);
         }
-        state.waiting = false;
+        state.waiting -= 1;
         match state.fail_next.take() {
             Some(detail) => Err(Error::Poisoned { detail }),
             None => Ok(()),

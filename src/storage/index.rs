@@ -112,7 +112,7 @@ impl View for Index {
                 group.runs.purge(*upto, |_, _| ());
                 group.purged = Some((*upto, mark.clone()));
             }
-            Job::Append { .. } | Job::Purge { .. } | Job::State(_) => {}
+            Job::Append { .. } | Job::Purge { .. } | Job::State(_) | Job::StateReached(_) => {}
         }
     }
 }

@@ -1,53 +1,35 @@
 //! The writer's account of which journal records still hold live entries.
 //!
-//! Records are dropped oldest first, once nothing in them is alive; the newest record always
-//! stays, because it carries the digest of the meta values. Unlike the readers' index, the ledger
-//! knows only of writes that are in the batch being built or before it: a purge that is still
-//! queued must not free a record yet.
+//! Segments are let go oldest first, once nothing in them is alive. Unlike the readers' index, the
+//! ledger knows only of writes that are in the batch being built or before it: a purge that is
+//! still queued must not free a record yet.
 
 use super::{
     EntryRecord, GroupId,
-    record::Hash,
     runs::{At, Run, Runs},
 };
 use std::collections::{HashMap, VecDeque};
 
-/// Records dropped per batch at most: bounds what a purge adds to one commit.
-const DROPS_MAX: usize = 128;
-/// Records worth a drop: fewer wait, because a drop makes a batch of what else is a single insert.
-const DROPS_MIN: usize = 32;
-
-#[derive(Debug, Clone, Copy)]
-struct Record {
-    live: u64,
-    hash: Hash,
-}
-
 /// Live entries per record, and where each group's entries are.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// Sequence number of the oldest record.
+    /// Sequence number of the oldest record in `live`.
     base: u64,
-    records: VecDeque<Record>,
+    /// Live entries of each record.
+    live: VecDeque<u64>,
     groups: HashMap<GroupId, Runs<At>>,
 }
 
 impl Ledger {
     /// No records yet; the first one will be `base`.
     pub fn new(base: u64) -> Self {
-        Self { base, records: VecDeque::new(), groups: HashMap::new() }
+        Self { base, live: VecDeque::new(), groups: HashMap::new() }
     }
 
     /// Makes records up to and including `seq` known.
     pub fn open(&mut self, seq: u64) {
-        while self.base + (self.records.len() as u64) <= seq {
-            self.records.push_back(Record { live: 0, hash: Hash::default() });
-        }
-    }
-
-    pub fn set_hash(&mut self, seq: u64, hash: Hash) {
-        if let Some(record) = seq.checked_sub(self.base).and_then(|at| self.records.get_mut(at as usize)) {
-            record.hash = hash;
+        while self.base + (self.live.len() as u64) <= seq {
+            self.live.push_back(0);
         }
     }
 
@@ -74,18 +56,14 @@ impl Ledger {
         self.groups.insert(group, runs);
     }
 
-    /// Takes out the dead records at the front, if there are enough of them, but never `keep` or a
-    /// later one. Gives their sequence numbers and the hash of the last of them: the new anchor.
-    pub fn drop_dead(&mut self, keep: u64) -> Option<(std::ops::Range<u64>, Hash)> {
-        let most = (keep.saturating_sub(self.base) as usize).min(DROPS_MAX);
-        let dead = self.records.iter().take(most).take_while(|record| record.live == 0).count();
-        if dead < DROPS_MIN {
-            return None;
+    /// Sequence number of the oldest record that holds a live entry, or the next one to come:
+    /// everything before it may go.
+    pub fn oldest_live(&mut self) -> u64 {
+        while self.live.front() == Some(&0) {
+            self.live.pop_front();
+            self.base += 1;
         }
-        let first = self.base;
-        let anchor = self.records.drain(..dead).next_back()?.hash;
-        self.base += dead as u64;
-        Some((first..self.base, anchor))
+        self.base
     }
 
     /// All groups and where their entries are.
@@ -99,10 +77,10 @@ impl Ledger {
 
     fn count(&mut self, at: &At, entries: u64, add: bool) {
         for seq in at.records() {
-            let Some(record) = seq.checked_sub(self.base).and_then(|at| self.records.get_mut(at as usize)) else {
+            let Some(live) = seq.checked_sub(self.base).and_then(|at| self.live.get_mut(at as usize)) else {
                 continue;
             };
-            record.live = if add { record.live + entries } else { record.live.saturating_sub(entries) };
+            *live = if add { *live + entries } else { live.saturating_sub(entries) };
         }
     }
 }
@@ -124,21 +102,21 @@ mod tests {
     }
 
     #[test]
-    fn only_dead_records_at_the_front_are_dropped_and_the_newest_stays() {
+    fn only_dead_records_at_the_front_may_go() {
         let mut ledger = Ledger::new(1);
         let group = GroupId(1);
         for seq in 1..=80 {
             ledger.open(seq);
-            ledger.set_hash(seq, [seq as u8; 16]);
             ledger.append(group, &[run(seq * 10, seq * 10 + 10, seq)]);
         }
-        ledger.purge(group, 325);
-        assert!(ledger.drop_dead(80).is_none(), "31 dead records are too few");
+        assert_eq!(ledger.oldest_live(), 1);
         ledger.purge(group, 345);
-        assert_eq!(ledger.drop_dead(80), Some((1..34, [33; 16])));
+        assert_eq!(ledger.oldest_live(), 34);
+        ledger.append(GroupId(2), &[run(1, 2, 40)]);
         ledger.purge(group, 1000);
-        assert_eq!(ledger.drop_dead(80), Some((34..80, [79; 16])));
-        assert!(ledger.drop_dead(80).is_none());
+        assert_eq!(ledger.oldest_live(), 40, "another group's entry is still alive");
+        ledger.purge(GroupId(2), 1);
+        assert_eq!(ledger.oldest_live(), 81);
     }
 
     #[test]
@@ -146,9 +124,9 @@ mod tests {
         let mut ledger = Ledger::new(1);
         let group = GroupId(1);
         ledger.open(50);
-        ledger.append(group, &[Run { first: 5, end: 6, place: At { seq: 1, offset: 48, parts: 12 } }, run(6, 7, 13)]);
-        assert!(ledger.drop_dead(50).is_none());
+        ledger.append(group, &[Run { first: 5, end: 6, place: At { seq: 1, offset: 40, parts: 12 } }, run(6, 7, 13)]);
+        assert_eq!(ledger.oldest_live(), 1);
         ledger.truncate(group, 5);
-        assert_eq!(ledger.drop_dead(50).map(|(range, _)| range), Some(1..50));
+        assert_eq!(ledger.oldest_live(), 51);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     Done, EntryRecord, Error, GroupId, GroupState, Options, StateChange, Storage, Write,
     admission::Bounds,
     faults::Faults,
-    pipeline::{Backend, Job, Pipeline, Shared, View},
+    pipeline::{Backend, Job, Pipeline, Poison, Shared, View},
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -58,7 +58,7 @@ impl Contents {
                 group.entries = group.entries.split_off(&(upto + 1));
                 group.purged = Some((*upto, mark.clone()));
             }
-            Job::Purge { .. } | Job::State(_) => {}
+            Job::Purge { .. } | Job::State(_) | Job::StateReached(_) => {}
         }
     }
 
@@ -154,7 +154,7 @@ impl MemoryStorage {
     fn start(contents: Contents, options: Options, faults: Faults) -> Self {
         let disk = Arc::new(Mutex::new(Disk { contents: contents.clone(), crashed: false }));
         let writer = Writer { disk: disk.clone(), faults: faults.clone() };
-        let pipeline = match Pipeline::start(contents, &options, writer) {
+        let pipeline = match Pipeline::start("storage-memory", contents, &options, Poison::default(), writer) {
             Ok(pipeline) => pipeline,
             Err(error) => panic!("{error}"),
         };

@@ -2,24 +2,28 @@
 //! that checkpoints write to.
 //!
 //! ```text
-//! submit(Write) ──▶ writer thread: gather ─▶ one atomic batch ─▶ flush + fdatasync ─▶ every `done`
-//!                        ▲                                                               │
-//!                        └────────────── the next group gathers meanwhile ◀──────────────┘
+//! submit(entries, votes, marks) ─▶ journal writer: gather ─▶ one append ─▶ fdatasync ─▶ every `done`
+//!                                       ▲                                              │
+//!                                       └───── the next group gathers meanwhile ◀──────┘
+//! submit(state) ─▶ state writer: a sorted run in sled each ─▶ flush + fdatasync ─▶ `done`
 //! ```
 //!
-//! Writes of one caller become durable in the order in which they were submitted. A write that
-//! fails poisons the store (POISON-ON-FSYNC-FAILURE): this and every later `done` gets the error,
-//! nothing is retried over it; reads then still show what was queued, so stop using the store. This module knows nothing of Raft: entries, votes and purge marks
-//! are bytes to it.
+//! Journal writes of one caller become durable in the order in which they were submitted, and so do
+//! state writes; wait for `done` to order one after the other. A write that fails poisons the store
+//! (POISON-ON-FSYNC-FAILURE): this and every later `done` gets the error, nothing is retried over it;
+//! reads then still show what was queued, so stop using the store. This module knows nothing of Raft:
+//! entries, votes and purge marks are bytes to it.
 //!
 //! | file | is |
 //! |---|---|
-//! | `pipeline` | the bounded queue and the writer thread both implementations share |
+//! | `pipeline` | the bounded queue and the writer thread that all stores share |
 //! | `admission` | what a write may look like: sizes, consecutive indexes, no gaps |
 //! | `record`, `pack` | the journal's bytes: records and blocks, read and written |
-//! | `runs`, `index`, `ledger` | where each entry is; which records still hold live ones |
-//! | `meta`, `state`, `head` | votes, purge marks and anchor; the state store; the guard against a lost tail |
-//! | `disk`, `recover`, `replay`, `engine` | sled opened, checked at start, written to |
+//! | `segment`, `journal` | the journal's files, and where each record is in them |
+//! | `runs`, `index`, `ledger` | in which record each entry is; which records still hold live ones |
+//! | `meta`, `head` | votes and purge marks that outlive old segments; the guard against a lost tail |
+//! | `engine`, `state` | what the journal's writer thread does; the state store: sorted runs in sled |
+//! | `disk`, `recover`, `replay` | the whole opened, checked at start, read |
 //! | `memory` | the twin that can lose unflushed writes |
 //!
 //! docs/storage-format.md has the bytes and the recovery rules.
@@ -32,6 +36,7 @@ mod engine;
 mod faults;
 mod head;
 mod index;
+mod journal;
 mod ledger;
 mod memory;
 mod meta;
@@ -42,6 +47,7 @@ mod record;
 mod recover;
 mod replay;
 mod runs;
+mod segment;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -90,7 +96,8 @@ pub enum Write {
     /// for [`GroupState::purged`]. Also valid past the last entry (after a snapshot came in): the
     /// group's next entry is then `upto + 1`. Below the present mark it changes nothing.
     Purge { group: GroupId, upto: u64, mark: Bytes },
-    /// Change the state store, all or nothing; of two changes to one key the later one counts.
+    /// Change the state store, all or nothing once it is durable; of two changes to one key the later
+    /// one counts. A reader meanwhile may see a part of it.
     State(Vec<StateChange>),
 }
 

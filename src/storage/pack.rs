@@ -12,16 +12,24 @@ use super::{
 /// Bytes of a part that are payload of the entry.
 const PART_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - PART_HEADER;
 
-/// A record ready to be stored.
-pub(super) struct Sealed {
-    pub seq: u64,
-    pub hash: Hash,
-    pub bytes: Vec<u8>,
-}
-
-struct Draft {
+/// A record whose blocks are complete; its header is written when it is chained.
+pub(super) struct Draft {
     bytes: Vec<u8>,
     blocks: u32,
+}
+
+impl Draft {
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Writes the header and gives the record's bytes and hash.
+    pub fn seal(mut self, seq: u64, previous: Hash) -> (Vec<u8>, Hash) {
+        let body = (self.bytes.len() - RECORD_HEADER) as u32;
+        Header { seq, previous, body, blocks: self.blocks }.write(&mut self.bytes);
+        let hash = hash(&self.bytes);
+        (self.bytes, hash)
+    }
 }
 
 /// An append block that may still grow.
@@ -33,7 +41,7 @@ struct Open {
     next: u64,
 }
 
-/// Collects blocks; see [`Packer::seal`].
+/// Collects blocks; see [`Packer::finish`].
 pub(super) struct Packer {
     first_seq: u64,
     drafts: Vec<Draft>,
@@ -79,17 +87,10 @@ impl Packer {
         self.add_block(group, kind, 0, first, count, &[payload]);
     }
 
-    /// Finishes the records and chains them to the one before. All carry `meta_digest`, the digest
-    /// of the meta values after this batch.
-    pub fn seal(mut self, mut previous: Hash, meta_digest: u64) -> Vec<Sealed> {
+    /// The records, to be written under consecutive sequence numbers.
+    pub fn finish(mut self) -> Vec<Draft> {
         self.close();
-        let mut sealed = Vec::with_capacity(self.drafts.len());
-        for (seq, mut draft) in (self.first_seq..).zip(self.drafts) {
-            Header { seq, previous, meta_digest, blocks: draft.blocks }.write(&mut draft.bytes);
-            previous = hash(&draft.bytes);
-            sealed.push(Sealed { seq, hash: previous, bytes: draft.bytes });
-        }
-        sealed
+        self.drafts
     }
 
     /// Adds an entry to the open block if it continues it, else to a new one. `left` bytes of the
@@ -188,21 +189,18 @@ mod tests {
     }
 
     /// Everything that the records say, in order.
-    fn read(sealed: &[Sealed]) -> Vec<(Kind, GroupId, u64, u64)> {
+    fn read(drafts: Vec<Draft>) -> Vec<(Kind, GroupId, u64, u64)> {
         let mut found = Vec::new();
-        let mut previous = Hash::default();
-        for record in sealed {
-            let header = Header::read(record.seq, &record.bytes).unwrap();
-            assert_eq!(header.previous, previous);
-            assert!(record.bytes.len() <= RECORD_BYTES_MAX);
-            previous = record.hash;
+        for (seq, draft) in (1..).zip(drafts) {
+            let (bytes, _) = draft.seal(seq, Hash::default());
+            assert!(bytes.len() <= RECORD_BYTES_MAX);
             let mut offset = RECORD_HEADER;
-            for _ in 0..header.blocks {
-                let block = Block::read(record.seq, &record.bytes, offset).unwrap();
+            for _ in 0..Header::read(seq, &bytes).unwrap().blocks {
+                let block = Block::read(seq, &bytes, offset).unwrap();
                 found.push((block.kind, block.group, block.first, u64::from(block.count)));
                 offset = block.end();
             }
-            assert_eq!(offset, record.bytes.len());
+            assert_eq!(offset, bytes.len());
         }
         found
     }
@@ -216,9 +214,8 @@ mod tests {
         packer.append(b, &[entry(5, 2, 10)]);
         packer.mark(b, Kind::Truncate, 5, 0, &[]);
         assert_eq!(first[0].place, second[0].place);
-        let sealed = packer.seal(Hash::default(), 3);
         assert_eq!(
-            read(&sealed),
+            read(packer.finish()),
             [(Kind::Append, a, 1, 3), (Kind::Append, a, 4, 1), (Kind::Append, b, 5, 1), (Kind::Truncate, b, 5, 0)]
         );
     }
@@ -233,7 +230,7 @@ mod tests {
         assert_eq!(placed.first().unwrap().first..placed.last().unwrap().end, 0..7);
         let parts: Vec<u32> = placed.iter().map(|run| run.place.parts).collect();
         assert_eq!(parts, [0, 0, 2, 0, 4, 0, 0]);
-        let kinds = read(&packer.seal(Hash::default(), 0));
+        let kinds = read(packer.finish());
         assert_eq!(kinds.iter().filter(|(kind, ..)| *kind == Kind::Part).count(), 6);
     }
 }

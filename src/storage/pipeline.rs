@@ -8,7 +8,8 @@
 //!
 //! Invariants: one lock orders the view and the queue, so the view shows exactly the writes queued
 //! so far. Every `done` is called once, on the writer thread, in queue order. After the first
-//! failed commit nothing is committed any more. Dropping the pipeline drains the queue first.
+//! failed commit nothing is committed any more, here or in any pipeline with the same [`Poison`].
+//! Dropping the pipeline drains the queue first.
 
 use super::{Done, EntryRecord, Error, GroupId, Options, StateChange, Write, admission};
 use bytes::Bytes;
@@ -22,11 +23,26 @@ use std::{
 
 /// A write on its way. Entries are shared with the view, which serves them until they are stored.
 pub(super) enum Job {
-    Append { group: GroupId, entries: Arc<Vec<EntryRecord>> },
-    Truncate { group: GroupId, from: u64 },
-    Vote { group: GroupId, vote: Bytes },
-    Purge { group: GroupId, upto: u64, mark: Bytes },
+    Append {
+        group: GroupId,
+        entries: Arc<Vec<EntryRecord>>,
+    },
+    Truncate {
+        group: GroupId,
+        from: u64,
+    },
+    Vote {
+        group: GroupId,
+        vote: Bytes,
+    },
+    Purge {
+        group: GroupId,
+        upto: u64,
+        mark: Bytes,
+    },
     State(Vec<StateChange>),
+    /// The state store has durably reached this epoch.
+    StateReached(u64),
 }
 
 impl Job {
@@ -37,7 +53,7 @@ impl Job {
             | Job::Truncate { group, .. }
             | Job::Vote { group, .. }
             | Job::Purge { group, .. } => Some(*group),
-            Job::State(_) => None,
+            Job::State(_) | Job::StateReached(_) => None,
         }
     }
 }
@@ -68,6 +84,9 @@ pub(super) trait Backend: Send + 'static {
     fn commit(&mut self, jobs: &[(u64, Job)], shared: &Shared<Self::View>) -> Result<(), Error>;
 }
 
+/// Why a store is closed, shared by all its pipelines.
+pub(super) type Poison = Arc<Mutex<Option<Error>>>;
+
 struct Item {
     ticket: u64,
     job: Result<Job, Error>,
@@ -81,12 +100,12 @@ struct Queue<V> {
     bytes: usize,
     next_ticket: u64,
     closing: bool,
-    poisoned: Option<Error>,
 }
 
 /// The part of a pipeline that its writer thread shares with everyone else.
 pub(super) struct Shared<V> {
     queue: Mutex<Queue<V>>,
+    poison: Poison,
     filled: Condvar,
     drained: Condvar,
     writes_max: usize,
@@ -104,12 +123,22 @@ impl<V: View> Shared<V> {
         let weight = admission::weight(&write);
         let mut queue = self.queue.lock();
         self.wait_for_room(&mut queue, weight);
-        let ticket = queue.next_ticket;
-        queue.next_ticket += 1;
-        let job = match queue.poisoned.clone() {
+        let poisoned = self.poison.lock().clone();
+        let job = match poisoned {
             Some(error) => Err(error),
             None => admission::check(&write, weight, |group| queue.view.bounds(group)).map(|()| Job::from(write)),
         };
+        self.push(queue, job, weight, done);
+    }
+
+    /// Queues what one of the store's own threads has to say; never waits.
+    pub fn note(&self, job: Job) {
+        self.push(self.queue.lock(), Ok(job), 1, Box::new(|_| ()));
+    }
+
+    fn push(&self, mut queue: MutexGuard<'_, Queue<V>>, job: Result<Job, Error>, weight: usize, done: Done) {
+        let ticket = queue.next_ticket;
+        queue.next_ticket += 1;
         if let Ok(job) = &job {
             queue.view.admit(ticket, job);
         }
@@ -161,11 +190,18 @@ pub(super) struct Pipeline<V: View> {
 }
 
 impl<V: View> Pipeline<V> {
-    /// Starts the writer thread. Fails only when the system refuses a thread.
-    pub fn start<B: Backend<View = V>>(view: V, options: &Options, backend: B) -> Result<Self, Error> {
-        let queue = Queue { view, items: VecDeque::new(), bytes: 0, next_ticket: 1, closing: false, poisoned: None };
+    /// Starts the writer thread `name`. Fails only when the system refuses a thread.
+    pub fn start<B: Backend<View = V>>(
+        name: &str,
+        view: V,
+        options: &Options,
+        poison: Poison,
+        backend: B,
+    ) -> Result<Self, Error> {
+        let queue = Queue { view, items: VecDeque::new(), bytes: 0, next_ticket: 1, closing: false };
         let shared = Arc::new(Shared {
             queue: Mutex::new(queue),
+            poison,
             filled: Condvar::new(),
             drained: Condvar::new(),
             writes_max: options.queue_writes_max.max(1),
@@ -174,7 +210,7 @@ impl<V: View> Pipeline<V> {
         });
         let theirs = shared.clone();
         let writer = std::thread::Builder::new()
-            .name("storage-writer".into())
+            .name(name.into())
             .spawn(move || run(&theirs, backend))
             .map_err(|e| Error::Unusable { path: "the writer thread".into(), detail: e.to_string() })?;
         Ok(Self { shared, writer: Some(writer) })
@@ -182,6 +218,10 @@ impl<V: View> Pipeline<V> {
 
     pub fn submit(&self, write: Write, done: Done) {
         self.shared.submit(write, done);
+    }
+
+    pub fn shared(&self) -> Arc<Shared<V>> {
+        self.shared.clone()
     }
 
     pub fn view<R>(&self, look: impl FnOnce(&mut V) -> R) -> R {
@@ -202,7 +242,6 @@ impl<V: View> Drop for Pipeline<V> {
 }
 
 fn run<B: Backend>(shared: &Shared<B::View>, mut backend: B) {
-    let mut poisoned = None;
     while let Some(group) = shared.gather() {
         let mut jobs = Vec::with_capacity(group.len());
         let mut answers = Vec::with_capacity(group.len());
@@ -215,9 +254,12 @@ fn run<B: Backend>(shared: &Shared<B::View>, mut backend: B) {
                 Err(refusal) => answers.push((done, Some(refusal))),
             }
         }
+        let mut poisoned = shared.poison.lock().clone();
         if poisoned.is_none() && !jobs.is_empty() {
             poisoned = commit(&mut backend, &jobs, shared).err();
-            shared.queue.lock().poisoned.clone_from(&poisoned);
+            if let Some(error) = &poisoned {
+                shared.poison.lock().get_or_insert_with(|| error.clone());
+            }
         }
         drop(jobs);
         answer(answers, poisoned.as_ref());

@@ -1,7 +1,7 @@
 //! The bytes of the journal: records and the blocks in them. All integers are little endian.
 //!
 //! ```text
-//! record  magic "QJR1" | seq u64 | previous hash [16] | meta digest u64 | body bytes u32 | blocks u32 | CRC32C u32 | body
+//! record  magic "QJR2" | seq u64 | previous hash [16] | body bytes u32 | blocks u32 | CRC32C u32 | body
 //! block   payload bytes u32 | CRC32C u32 | group u16 | kind u8 | 0 u8 | term u64 | first index u64 | count u32 | payload
 //! ```
 //!
@@ -13,14 +13,14 @@ use super::{EntryRecord, Error, GroupId};
 use bytes::Bytes;
 use std::ops::Range;
 
-/// The largest record, in bytes; sled keeps values of this size inside its log.
+/// The largest record, in bytes.
 pub const RECORD_BYTES_MAX: usize = 100 << 10;
-pub(super) const RECORD_HEADER: usize = 48;
+pub(super) const RECORD_HEADER: usize = 40;
 pub(super) const BLOCK_HEADER: usize = 32;
 pub(super) const PAYLOAD_BYTES_MAX: usize = RECORD_BYTES_MAX - RECORD_HEADER - BLOCK_HEADER;
 /// Before the bytes of a part: its number and the length of the whole entry.
 pub(super) const PART_HEADER: usize = 8;
-const MAGIC: &[u8; 4] = b"QJR1";
+const MAGIC: &[u8; 4] = b"QJR2";
 
 /// First 16 bytes of BLAKE3.
 pub(super) type Hash = [u8; 16];
@@ -49,7 +49,7 @@ pub(super) enum Kind {
     Vote = 4,
     /// Entries at `first` and below are gone; the payload is the mark.
     Purge = 5,
-    /// The batch changed `count` values of the state store.
+    /// The state store has durably reached epoch `first`.
     State = 6,
 }
 
@@ -66,47 +66,59 @@ impl Kind {
 pub(super) struct Header {
     pub seq: u64,
     pub previous: Hash,
-    pub meta_digest: u64,
+    /// Bytes after the header.
+    pub body: u32,
     pub blocks: u32,
 }
 
 impl Header {
     /// Writes the header into the first [`RECORD_HEADER`] bytes of `record`.
     pub fn write(&self, record: &mut [u8]) {
-        let body = (record.len() - RECORD_HEADER) as u32;
         record[..4].copy_from_slice(MAGIC);
         record[4..12].copy_from_slice(&self.seq.to_le_bytes());
         record[12..28].copy_from_slice(&self.previous);
-        record[28..36].copy_from_slice(&self.meta_digest.to_le_bytes());
-        record[36..40].copy_from_slice(&body.to_le_bytes());
-        record[40..44].copy_from_slice(&self.blocks.to_le_bytes());
-        let crc = crc32c::crc32c(&record[..44]);
-        record[44..48].copy_from_slice(&crc.to_le_bytes());
+        record[28..32].copy_from_slice(&self.body.to_le_bytes());
+        record[32..36].copy_from_slice(&self.blocks.to_le_bytes());
+        let crc = crc32c::crc32c(&record[..36]);
+        record[36..40].copy_from_slice(&crc.to_le_bytes());
     }
 
-    /// Reads and checks the header of the record that is kept under `seq`.
-    pub fn read(seq: u64, record: &[u8]) -> Result<Self, Error> {
+    /// Reads and checks the header at the front of `bytes`, which should be that of record `seq`.
+    pub fn parse(seq: u64, bytes: &[u8]) -> Result<Self, Error> {
         let bad = |detail: String| corrupt_record(seq, detail);
-        if record.len() < RECORD_HEADER {
-            return Err(bad(format!("{} bytes are too few for a header", record.len())));
+        let Some(header) = bytes.get(..RECORD_HEADER) else {
+            return Err(bad(format!("{} bytes are too few for a header", bytes.len())));
+        };
+        if header.iter().all(|byte| *byte == 0) {
+            return Err(bad("missing".into()));
         }
-        if u32_at(record, 44) != crc32c::crc32c(&record[..44]) {
+        if u32_at(header, 36) != crc32c::crc32c(&header[..36]) {
             return Err(bad("the header's checksum does not match".into()));
         }
-        if &record[..4] != MAGIC {
-            return Err(bad(format!("unknown format {:?}", String::from_utf8_lossy(&record[..4]))));
+        if &header[..4] != MAGIC {
+            return Err(bad(format!("unknown format {:?}", String::from_utf8_lossy(&header[..4]))));
         }
-        let found = u64_at(record, 4);
+        let found = u64_at(header, 4);
         if found != seq {
             return Err(bad(format!("holds record {found}")));
         }
-        let body = u32_at(record, 36) as usize;
-        if body != record.len() - RECORD_HEADER {
-            return Err(bad(format!("has {} bytes after the header instead of {body}", record.len() - RECORD_HEADER)));
+        let body = u32_at(header, 28);
+        if body as usize > RECORD_BYTES_MAX - RECORD_HEADER {
+            return Err(bad(format!("claims {body} bytes after the header")));
         }
         let mut previous = Hash::default();
-        previous.copy_from_slice(&record[12..28]);
-        Ok(Self { seq, previous, meta_digest: u64_at(record, 28), blocks: u32_at(record, 40) })
+        previous.copy_from_slice(&header[12..28]);
+        Ok(Self { seq, previous, body, blocks: u32_at(header, 32) })
+    }
+
+    /// As [`Header::parse`], for all bytes of a record.
+    pub fn read(seq: u64, record: &[u8]) -> Result<Self, Error> {
+        let header = Self::parse(seq, record)?;
+        let found = record.len() - RECORD_HEADER;
+        if header.body as usize != found {
+            return Err(corrupt_record(seq, format!("has {found} bytes after the header instead of {}", header.body)));
+        }
+        Ok(header)
     }
 }
 

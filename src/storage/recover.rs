@@ -1,24 +1,26 @@
 //! Opening a store: lock, sled, and the check of everything that was acknowledged.
 //!
 //! 1. Take the directory's lock and sled's. 2. Sync all files and directories once: from then on
-//!    only the database file needs it. 3. Read the meta values. 4. Walk the journal from the anchor:
-//!    every record must be there, chained to the one before, every block intact. 5. The journal
-//!    must reach the head note, the meta values must be those of the newest record, the groups must
-//!    be without holes. 6. The state store must add up to its digest.
+//!    only segments and the database file need it. 3. Walk the journal: every record must be there,
+//!    chained to the one before, every block intact; it must reach the head note, and the groups must
+//!    be without holes. 4. Every block of the state store must be there and intact, and it must have
+//!    reached the epoch that the journal has noted.
 //!
 //! sled can panic on a damaged file. All this runs on a thread of its own, and a panic there is
 //! reported as corruption.
 
 use super::{
     Error, Options,
-    engine::{Engine, Gate, Trees},
+    engine::Engine,
     faults::Faults,
     head::HeadFile,
     index::{Index, Place},
+    journal::{Journal, Table},
     ledger::Ledger,
-    meta::{self, Meta},
+    meta::Meta,
     pipeline::panic_text,
     replay::{Replay, corrupt},
+    segment::SegmentDir,
     state::StateStore,
 };
 use std::{
@@ -28,6 +30,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Directory of the journal's segments below the store's.
+pub(super) const JOURNAL_DIR: &str = "journal";
 /// sled's directory below the store's.
 pub(super) const SLED_DIR: &str = "sled";
 /// sled's database file below its directory.
@@ -40,8 +44,13 @@ const RELEASE_WAIT: Duration = Duration::from_secs(5);
 
 /// A store that has passed all checks.
 pub(super) struct Recovered {
-    pub engine: Engine,
+    pub journal: Engine,
     pub index: Index,
+    pub table: Table,
+    pub db: sled::Db,
+    pub state: StateStore,
+    /// sled's database file.
+    pub file: File,
     /// Keeps other processes out as long as it is open.
     pub lock: File,
 }
@@ -67,16 +76,26 @@ fn recover(dir: &Path, options: &Options, faults: Faults) -> Result<Recovered, E
     fs::create_dir_all(&sled_dir).map_err(|e| unusable(dir, &e))?;
     let lock = lock(dir)?;
     let (head, noted) = HeadFile::open(dir)?;
-    let trees = open_trees(&sled_dir, options)?;
+    let journal_dir = dir.join(JOURNAL_DIR);
+    let (mut segments, found) = SegmentDir::open(journal_dir.clone(), options.segment_bytes.as_u64())
+        .map_err(|e| unusable(&journal_dir, &e))?;
+    let (db, state) = open_sled_store(&sled_dir, options)?;
     let file = File::open(sled_dir.join(SLED_FILE)).map_err(|e| unusable(&sled_dir, &e))?;
     sync_all(dir, &head).map_err(|e| unusable(dir, &e))?;
-    let Replay { meta, ledger, newest, .. } = Replay::run(&trees, load_meta(&trees)?, noted)?;
-    if options.verify_state_at_open {
-        trees.state.verify(meta.state)?;
-    }
+    let (Replay { meta, ledger, table, .. }, end) = Replay::run(&mut segments, &found, noted)?;
+    check_epoch(&state, &meta)?;
     let index = index(&ledger, &meta);
-    let engine = Engine { trees, gate: Gate::default(), meta, ledger, newest, file, head, faults };
-    Ok(Recovered { engine, index, lock })
+    let journal = Engine { journal: Journal::new(segments, table.clone(), end), meta, ledger, head, faults };
+    Ok(Recovered { journal, index, table, db, state, file, lock })
+}
+
+/// The state store may be ahead of what the journal has noted, but never behind.
+fn check_epoch(state: &StateStore, meta: &Meta) -> Result<(), Error> {
+    let (found, noted) = (state.epoch(), meta.state_epoch);
+    if found < noted {
+        return Err(corrupt("the state store", format!("it is at epoch {found}; epoch {noted} was durable")));
+    }
+    Ok(())
 }
 
 fn lock(dir: &Path) -> Result<File, Error> {
@@ -89,16 +108,15 @@ fn lock(dir: &Path) -> Result<File, Error> {
     }
 }
 
-fn open_trees(dir: &Path, options: &Options) -> Result<Trees, Error> {
+fn open_sled_store(dir: &Path, options: &Options) -> Result<(sled::Db, StateStore), Error> {
     let config = sled::Config::new()
         .path(dir)
         .segment_size(SEGMENT_BYTES)
         .cache_capacity(options.cache_bytes_max.as_u64())
         .flush_every_ms(None);
     let db = open_sled(dir, &config)?;
-    let tree = |name: &str| db.open_tree(name).map_err(|e| sled_error(dir, e));
-    let state = StateStore { values: tree("state")?, parts: tree("parts")? };
-    Ok(Trees { store: tree("store")?, state, db })
+    let state = StateStore::open(db.open_tree("state").map_err(|e| sled_error(dir, e))?)?;
+    Ok((db, state))
 }
 
 /// sled releases its lock only when its last deferred destructor has run, a moment after a store
@@ -121,11 +139,13 @@ fn open_sled(dir: &Path, config: &sled::Config) -> Result<sled::Db, Error> {
 /// Makes what was created durable, names included.
 fn sync_all(dir: &Path, head: &HeadFile) -> io::Result<()> {
     head.sync()?;
-    let sled_dir = dir.join(SLED_DIR);
-    for entry in fs::read_dir(&sled_dir)? {
-        File::open(entry?.path())?.sync_all()?;
+    for below in [SLED_DIR, JOURNAL_DIR] {
+        let below = dir.join(below);
+        for entry in fs::read_dir(&below)? {
+            File::open(entry?.path())?.sync_all()?;
+        }
+        File::open(&below)?.sync_all()?;
     }
-    File::open(&sled_dir)?.sync_all()?;
     File::open(dir)?.sync_all()?;
     let parent: PathBuf = dir.canonicalize()?.parent().map_or_else(|| dir.to_owned(), Path::to_owned);
     match File::open(parent).and_then(|parent| parent.sync_all()) {
@@ -133,15 +153,6 @@ fn sync_all(dir: &Path, head: &HeadFile) -> io::Result<()> {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => Ok(()),
         other => other,
     }
-}
-
-fn load_meta(trees: &Trees) -> Result<Meta, Error> {
-    let mut meta = Meta::default();
-    for pair in trees.store.scan_prefix([meta::PREFIX]) {
-        let (key, value) = pair.map_err(|e| corrupt("votes, purge marks and digests", e.to_string()))?;
-        meta.load(&key, &value)?;
-    }
-    Ok(meta)
 }
 
 fn index(ledger: &Ledger, meta: &Meta) -> Index {
@@ -153,14 +164,6 @@ fn index(ledger: &Ledger, meta: &Meta) -> Index {
     meta.votes.iter().for_each(|(group, vote)| index.group_mut(*group).vote = Some(vote.clone()));
     meta.purged.iter().for_each(|(group, purged)| index.group_mut(*group).purged = Some(purged.clone()));
     index
-}
-
-/// The checks of steps 3 to 6 on trees that are open, for tests that damage them.
-#[cfg(test)]
-pub(super) fn check_for_test(dir: &Path, trees: &Trees) -> Result<(), Error> {
-    let (_, noted) = HeadFile::open(dir)?;
-    let replay = Replay::run(trees, load_meta(trees)?, noted)?;
-    trees.state.verify(replay.meta.state)
 }
 
 fn sled_error(dir: &Path, error: sled::Error) -> Error {

@@ -28,7 +28,9 @@ type Acked = BTreeMap<u16, u64>;
 #[test]
 fn the_child_writes_until_it_is_killed() {
     let Some(dir) = env::var_os(DIR) else { return };
-    let store = Arc::new(open(Path::new(&dir)).unwrap());
+    // Segments of a few records, so that the end often comes between two of them.
+    let options = Options { segment_bytes: bytesize::ByteSize::kib(32), ..Options::default() };
+    let store = Arc::new(SledStorage::open(Path::new(&dir), &options).unwrap());
     let (tx, rx) = mpsc::channel();
     let threads: Vec<_> = (0..GROUPS)
         .map(|group| {

@@ -36,6 +36,10 @@ fn random_writes_and_reopens_agree_with_the_model() {
     for seed in 0..8 {
         let dir = tempfile::tempdir().unwrap();
         let mut random = StdRng::seed_from_u64(seed);
+        // Small segments, so that most writes of some size begin a new one.
+        let segment_bytes = bytesize::ByteSize::kib(16 << (seed % 4));
+        let options = Options { segment_bytes, ..Options::default() };
+        let open = |dir: &Path| SledStorage::open(dir, &options);
         let mut pair = Pair { real: open(dir.path()).unwrap(), model: MemoryStorage::new() };
         for step in 0..WRITES {
             let trace = format!("seed {seed}, step {step}");

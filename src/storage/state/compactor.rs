@@ -1,0 +1,133 @@
+//! Merges runs, on a thread of its own.
+
+use super::{
+    StateStore,
+    manifest::Partition,
+    merge::pick,
+    run::{self, Broken, Run, Writer},
+};
+use crate::storage::{Error, engine::failed, pipeline::Poison};
+use std::{
+    fs::File,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+/// A running compactor; dropping it ends the merge under way and waits for the thread.
+pub(super) struct Compactor {
+    wake: Option<crossbeam_channel::Sender<()>>,
+    closing: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread works with.
+pub(super) struct Work {
+    pub db: sled::Db,
+    pub store: StateStore,
+    /// sled's database file, for the sync that sled leaves out.
+    pub file: File,
+    pub poison: Poison,
+}
+
+impl Compactor {
+    pub fn start(work: Work) -> Result<Self, Error> {
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let closing = Arc::new(AtomicBool::new(false));
+        let theirs = closing.clone();
+        let thread = std::thread::Builder::new().name("storage-merge".into()).spawn(move || {
+            for () in &woken {
+                if let Err(error) = work.merge_all(&theirs) {
+                    tracing::error!(%error, "merging state failed; nothing is written any more");
+                    work.poison.lock().get_or_insert(error);
+                    return;
+                }
+            }
+        });
+        let thread =
+            thread.map_err(|e| Error::Unusable { path: "the merging thread".into(), detail: e.to_string() })?;
+        Ok(Self { wake: Some(wake), closing, thread: Some(thread) })
+    }
+
+    /// Has it look for something to merge.
+    pub fn wake(&self) {
+        // Full: it will look anyway.
+        let _ = self.wake.as_ref().map(|wake| wake.try_send(()));
+    }
+}
+
+impl Drop for Compactor {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.wake = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that merges state panicked");
+        }
+    }
+}
+
+impl Work {
+    fn merge_all(&self, closing: &AtomicBool) -> Result<(), Error> {
+        for partition in self.store.partitions() {
+            while !closing.load(Ordering::Relaxed) && self.merge(partition, closing)? {}
+        }
+        Ok(())
+    }
+
+    /// Merges some runs of a partition into one; false if there is nothing to do.
+    fn merge(&self, partition: Partition, closing: &AtomicBool) -> Result<bool, Error> {
+        let list = self.store.list(partition);
+        let sizes: Vec<u64> = list.iter().map(|run| run.entry.bytes).collect();
+        let Some(range) = pick(&sizes) else { return Ok(false) };
+        let inputs = &list[range.clone()];
+        let Some(output) = self.write(inputs, range.start == 0, closing)? else { return Ok(false) };
+        // The blocks of the output before the list that names them, that list before the inputs go.
+        self.sync()?;
+        self.store.change(|lists, _| {
+            let Some(now) = lists.get(&partition) else { return };
+            let is_input = |run: &Arc<Run>| inputs.iter().any(|input| input.entry.id == run.entry.id);
+            let (older, newer) = (&list[..range.start], now.iter().skip(range.end));
+            debug_assert!(now[range.clone()].iter().all(is_input), "only this thread takes runs out of a list");
+            let output = output.clone();
+            lists.insert(partition, Arc::new(older.iter().chain(output.as_ref()).chain(newer).cloned().collect()));
+        })?;
+        self.sync()?;
+        for input in inputs {
+            run::delete(&self.store.0.tree, input.entry.id).map_err(|e| failed("deleting a run", e))?;
+        }
+        Ok(true)
+    }
+
+    /// Writes what the inputs (oldest first) hold together; deletions are left out if nothing is
+    /// older. `None` if the store closes meanwhile; no run at all if nothing is left.
+    #[expect(clippy::option_option, reason = "closing, and nothing left, are different answers")]
+    fn write(
+        &self,
+        inputs: &[Arc<Run>],
+        is_oldest: bool,
+        closing: &AtomicBool,
+    ) -> Result<Option<Option<Arc<Run>>>, Error> {
+        let expected = inputs.iter().map(|run| run.entry.pairs).sum();
+        let tree = &self.store.0.tree;
+        let mut writer = Writer::new(tree, self.store.next_run(), expected);
+        let mut pairs = self.store.merged(inputs.iter().rev().cloned(), Bound::Unbounded).map_err(Broken::corrupt)?;
+        while let Some((key, value)) = pairs.next().map_err(Broken::corrupt)? {
+            if closing.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            if value.is_some() || !is_oldest {
+                writer.push(&key, value.as_deref()).map_err(|e| failed("a merged run", e))?;
+            }
+        }
+        let run = writer.finish().map_err(|e| failed("a merged run", e))?;
+        Ok(Some(run.map(Arc::new)))
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.db.flush().map_err(|e| failed("the flush", e))?;
+        self.file.sync_data().map_err(|e| failed("fdatasync", e))
+    }
+}
