@@ -213,7 +213,10 @@ async fn a_task_that_fails_each_time_ends_after_its_attempts_with_its_last_error
         assert!(text.contains(line), "{line}: {text}");
     }
     for name in [names::DEAD_LETTERS, names::OUTBOX_PENDING] {
-        assert!(text.contains(&format!("# HELP {name} ")) && text.contains(&format!("{name}{{shard=")), "{name}: {text}");
+        assert!(
+            text.contains(&format!("# HELP {name} ")) && text.contains(&format!("{name}{{shard=")),
+            "{name}: {text}"
+        );
     }
     for name in [names::TASKS_RUNNING, names::TASK_QUEUE_DEPTH, names::TASK_RETRIES, names::DEAD_LETTERS_TOTAL] {
         assert!(text.contains(&format!("# HELP {name} ")), "{name}: {text}");
