@@ -32,8 +32,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Builder {
     registry: Registry,
     kind: Kind,
-    changes: Vec<Box<dyn Fn(&mut Config) + Send>>,
+    changes: Vec<Change>,
 }
+
+/// A change of a node's configuration.
+type Change = Box<dyn Fn(&mut Config) + Send>;
 
 enum Kind {
     /// Own ports, own directory.

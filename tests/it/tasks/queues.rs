@@ -12,12 +12,20 @@ use tokio::sync::Semaphore;
 
 /// What happened to a handler: the attempts it was given, in their order.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(TaskContext, Mail, Instant, u64)>>>);
+struct Log(Arc<Mutex<Vec<Attempt>>>);
+
+#[derive(Clone)]
+struct Attempt {
+    context: TaskContext,
+    begun: Instant,
+    begun_at_ms: u64,
+}
 
 impl Log {
-    fn note(&self, context: &TaskContext, mail: &Mail) -> usize {
+    /// How many there were with this one.
+    fn note(&self, context: &TaskContext) -> usize {
         let mut attempts = self.0.lock();
-        attempts.push((context.clone(), mail.clone(), Instant::now(), now_ms()));
+        attempts.push(Attempt { context: context.clone(), begun: Instant::now(), begun_at_ms: now_ms() });
         attempts.len()
     }
 
@@ -27,7 +35,7 @@ impl Log {
 
     /// When the attempts began, in order.
     fn begun(&self) -> Vec<Instant> {
-        let mut begun: Vec<_> = self.0.lock().iter().map(|(_, _, at, _)| *at).collect();
+        let mut begun: Vec<_> = self.0.lock().iter().map(|attempt| attempt.begun).collect();
         begun.sort_unstable();
         begun
     }
@@ -35,7 +43,7 @@ impl Log {
 
 /// The handler: notes, answers with whom the mail went to.
 async fn send(log: Log, context: TaskContext, mail: Mail) -> Result<String, TaskError> {
-    log.note(&context, &mail);
+    log.note(&context);
     Ok(mail.to)
 }
 
@@ -166,7 +174,7 @@ async fn a_handler_that_panics_has_failed_an_attempt_and_is_tried_again() {
     let log = Log::default();
     let noting = log.clone();
     let handler = move |context: TaskContext, mail: Mail| {
-        let attempt = noting.note(&context, &mail);
+        let attempt = noting.note(&context);
         async move {
             assert!(attempt > 2, "attempt {attempt} breaks");
             Ok(mail.to)
@@ -177,7 +185,7 @@ async fn a_handler_that_panics_has_failed_an_attempt_and_is_tried_again() {
     let cluster = desk(1).task_handler("frail", handler).task_queue("frail", queue).start().await.expect("starts");
     run(&cluster, "d", task("frail", "ada")).await;
     assert_eq!(ends(&cluster, "d", 1, "the third attempt works").await, [("ada".into(), Ok("ada".into()))]);
-    let attempts: Vec<_> = log.0.lock().iter().map(|(context, ..)| context.attempt).collect();
+    let attempts: Vec<_> = log.0.lock().iter().map(|attempt| attempt.context.attempt).collect();
     assert_eq!(attempts, [1, 2, 3]);
     cluster.shutdown().await;
 }
@@ -187,7 +195,7 @@ async fn a_task_that_fails_each_time_ends_after_its_attempts_with_its_last_error
     let log = Log::default();
     let noting = log.clone();
     let handler = move |context: TaskContext, mail: Mail| {
-        let attempt = noting.note(&context, &mail);
+        let attempt = noting.note(&context);
         async move { if attempt > 0 { panic!("attempt {attempt} breaks") } else { Ok(mail.to) } }
     };
     let retry = Retry { attempts_max: 3, backoff_min_ms: 1, ..Retry::default() };
@@ -270,7 +278,7 @@ async fn a_task_does_not_begin_before_its_time() {
     ends(&cluster, "soon", 1, "its time comes").await;
     let attempts = log.0.lock().clone();
     assert_eq!(attempts.len(), 1);
-    assert!(attempts[0].3 >= soon, "{} ms early", soon - attempts[0].3);
+    assert!(attempts[0].begun_at_ms >= soon, "at {} instead of {soon}", attempts[0].begun_at_ms);
     let late = waiting(&cluster).await.into_iter().find(|task| task.tag == "late").expect("it waits");
     assert_eq!((late.state, late.next_attempt_at_ms, late.attempts), (TaskState::Scheduled, Some(in_an_hour), 0));
     cluster.shutdown().await;
@@ -297,7 +305,7 @@ async fn a_task_survives_the_node_that_ran_it_and_keeps_its_key() {
     let noting = log.clone();
     let network = Network::new();
     let handler = move |context: TaskContext, mail: Mail| {
-        let attempt = noting.note(&context, &mail);
+        let attempt = noting.note(&context);
         async move {
             if attempt == 1 {
                 // On the node that is about to be lost.
@@ -320,7 +328,7 @@ async fn a_task_survives_the_node_that_ran_it_and_keeps_its_key() {
     assert_eq!(noted, [("ada".into(), Ok("ada".into()))]);
     let attempts = log.0.lock().clone();
     assert_eq!(attempts.len(), 2);
-    assert_eq!(attempts[0].0.idempotency_key, attempts[1].0.idempotency_key);
+    assert_eq!(attempts[0].context.idempotency_key, attempts[1].context.idempotency_key);
     network.heal_all();
     cluster.shutdown().await;
 }
