@@ -81,3 +81,21 @@ fn encode_command<E: Entity>(command: &E::Command) -> Versioned {
     let bytes = codec::encode("command", command).expect("a command must be encodable");
     Versioned { version: E::COMMAND_VERSION, bytes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_written_as_it_always_was() {
+        let retry = Retry { attempts_max: 8, backoff_min_ms: 100, backoff_max_ms: 10_000, attempt_timeout_ms: 300 };
+        let effect = Effect::task_with_retry("h", "t", vec![1_u8], retry);
+        // Written down once: logs and outboxes hold such bytes.
+        let bytes = [3, 1, b'h', 1, b't', 1, 1, 8, 100, 251, 16, 39, 251, 44, 1];
+        assert_eq!(codec::encode("effect", &effect).expect("encodes"), bytes);
+        assert_eq!(codec::decode::<Effect>("effect", &bytes), Ok(effect));
+        let timed = Effect::from(TimedTask::new("h", "t", vec![1_u8]).run_at_ms(7).deadline_ms(9));
+        let bytes = [4, 1, b'h', 1, b't', 1, 1, 0, 0, 0, 0, 7, 1, 9];
+        assert_eq!(codec::encode("effect", &timed).expect("encodes"), bytes);
+    }
+}

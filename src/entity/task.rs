@@ -110,11 +110,12 @@ impl Retry {
         }
     }
 
-    /// The mean wait before attempt number `attempt` (the second attempt is 2).
+    /// The mean wait before attempt number `attempt` (the second attempt is 2). A maximum below the
+    /// minimum is the minimum.
     pub fn backoff(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(2).min(20);
         let wait_ms = self.backoff_min_ms.saturating_mul(1 << doublings);
-        Duration::from_millis(wait_ms.min(self.backoff_max_ms))
+        Duration::from_millis(wait_ms.min(self.backoff_max_ms.max(self.backoff_min_ms)))
     }
 }
 
@@ -176,6 +177,8 @@ mod tests {
         let waits: Vec<_> = (2..7).map(|attempt| retry.backoff(attempt).as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 700, 700]);
         assert_eq!(retry.backoff(u32::MAX).as_millis(), 700);
+        let hourly = Retry { backoff_min_ms: 3_600_000, ..Retry::BUILT_IN };
+        assert_eq!(hourly.backoff(2).as_secs(), 3600, "whoever asks for an hour gets an hour");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::{
     applied::{Delivery, Outgoing, QueuedTask},
-    dead_letters::{DeadLetter, EffectId},
+    dead_letters::{DeadLetter, EffectId, shorten},
     entry::{Item, KeyedAnswer},
     host::ShardHost,
     router::{Router, SendFailure, Target, pause},
@@ -171,8 +171,9 @@ fn task_status(session: &Session, number: u64, from: &EntityKey, queued: &Queued
     };
     TaskStatus {
         id: EffectId { shard: session.shard, number },
-        handler: queued.task.handler.clone(),
-        tag: queued.task.tag.clone(),
+        // A page must fit one answer, whatever entities call their tasks.
+        handler: shorten(queued.task.handler.clone()),
+        tag: shorten(queued.task.tag.clone()),
         entity: from.clone(),
         state,
         attempts: queued.attempts,
@@ -188,7 +189,7 @@ fn letter_status(shard: ShardId, number: u64, letter: DeadLetter) -> (DeadLetter
     let (what, bytes) = match letter.outgoing.delivery {
         Delivery::Tell { to, command } => (DeadEffect::Tell { to, command_bytes: command.bytes.len() }, command.bytes),
         Delivery::Queued(QueuedTask { task, attempts, .. }) | Delivery::Task { task, attempts, .. } => {
-            let (handler, tag, payload_bytes) = (task.handler, task.tag, task.payload.len());
+            let (handler, tag, payload_bytes) = (shorten(task.handler), shorten(task.tag), task.payload.len());
             (DeadEffect::Task { handler, tag, attempts, payload_bytes }, task.payload)
         }
     };

@@ -94,7 +94,8 @@ impl Queues {
             return queue.clone();
         }
         let options = self.options(handler);
-        let running = Arc::new(Semaphore::new(options.concurrency.unwrap_or(self.0.concurrency)));
+        let concurrency = options.concurrency.unwrap_or(self.0.concurrency);
+        let running = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
         let queue = Arc::new(Queue { options, running, pace: Mutex::default() });
         open.insert(handler.to_owned(), queue.clone());
         queue
