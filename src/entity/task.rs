@@ -79,7 +79,7 @@ impl TimedTask {
         self
     }
 
-    /// Given up at this time, however many attempts are left.
+    /// Given up at this time, or once no further attempt would begin before it, however many are left.
     #[must_use]
     pub fn deadline_ms(mut self, at_ms: u64) -> Self {
         self.deadline_ms = Some(at_ms);
