@@ -47,7 +47,7 @@ pub async fn run(session: Arc<Session>) {
                     let Ok(permit) = window.clone().acquire_owned().await else { return };
                     let (session_, done, window) = (session.clone(), done.clone(), window.clone());
                     session.spawn(async move {
-                        let mut tell = Tell { session: &session_, number, to, command };
+                        let tell = Tell { session: &session_, number, to, command };
                         match tell.until_taken(&window, permit).await {
                             // The receiver lives as long as the session.
                             Ok(()) => _ = done.send(number).await,
@@ -74,7 +74,7 @@ struct Tell<'a> {
 impl Tell<'_> {
     /// Sends it until its receiver has it; an error once the receiver has refused it for too long.
     async fn until_taken(
-        &mut self,
+        &self,
         window: &Arc<Semaphore>,
         permit: tokio::sync::OwnedSemaphorePermit,
     ) -> Result<(), String> {

@@ -20,7 +20,10 @@ use super::{
     session::Session,
     task_queue::Queue,
 };
-use crate::entity::{EntityKey, Retry, TaskOutcome, Versioned};
+use crate::{
+    entity::{EntityKey, Retry, TaskOutcome, Versioned},
+    storage::GroupId,
+};
 use parking_lot::Mutex;
 use std::{
     any::Any,
@@ -288,6 +291,9 @@ pub fn count_given_up(kind: &'static str, handler: &str) {
 
 /// Keeps the gauges of what waits on this shard.
 pub async fn measure(session: Arc<Session>) {
+    if session.group_id == GroupId::CATALOG {
+        return; // no shard, and nothing waits there
+    }
     let shard = session.shard.to_string();
     let pending = metrics::gauge!("quorate_outbox_pending", "shard" => shard.clone());
     let letters = metrics::gauge!("quorate_dead_letters", "shard" => shard);
