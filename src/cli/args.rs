@@ -37,6 +37,10 @@ pub(super) enum Command {
     Shards(Operator),
     /// Show one entity: where it lives, its version, its state
     Entity(Entity),
+    /// List the tasks that have not ended: scheduled, queued, running, retrying
+    Tasks(List),
+    /// What was given up: list, show, retry, discard
+    DeadLetters(DeadLetters),
     /// Check a configuration file, or show the configuration in effect
     Config(Config),
     /// Put running nodes under load and measure
@@ -189,6 +193,49 @@ pub(super) struct Entity {
     /// Read the asked node's own replica
     #[arg(long)]
     pub local: bool,
+    #[command(flatten)]
+    pub operator: Operator,
+}
+
+/// A page of a list.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+  --limit 100                      more at a time
+  --starting-after ID              the page behind the last one seen")]
+pub(super) struct List {
+    /// At most so many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub limit: u16,
+    /// The id of the last one seen
+    #[arg(long, value_name = "ID")]
+    pub starting_after: Option<String>,
+    #[command(flatten)]
+    pub operator: Operator,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DeadLetters {
+    #[command(subcommand)]
+    pub command: DeadLettersCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DeadLettersCommand {
+    /// Tasks and tells that were given up
+    List(List),
+    /// One of them, with its payload
+    Show(Letters),
+    /// Try them again, with all their attempts before them
+    Retry(Letters),
+    /// Forget them for good
+    Discard(Letters),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Letters {
+    /// As listed, as in `dl_3_17`; several are done one after the other
+    #[arg(value_name = "ID", required = true)]
+    pub ids: Vec<String>,
     #[command(flatten)]
     pub operator: Operator,
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! main ─▶ args (clap) ─┬─ node ──▶ config ─▶ cluster + ingress, until a signal
 //!                      ├─ dev ───▶ N × `quorate node`, watched
-//!                      ├─ status, members, shards, entity ──▶ http ─▶ a running node
+//!                      ├─ status, members, shards, entity, tasks, dead-letters ──▶ http ─▶ a running node
 //!                      ├─ config check | show
 //!                      └─ bench ─▶ closed-loop load on running nodes
 //! ```
@@ -24,6 +24,7 @@ mod output;
 mod serve;
 mod signals;
 mod table;
+mod tasks;
 
 pub use failure::Failure;
 
@@ -60,6 +61,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Members(args) => single_threaded()?.block_on(operator::members(&args)),
         Command::Shards(args) => single_threaded()?.block_on(operator::shards(&args)),
         Command::Entity(args) => single_threaded()?.block_on(operator::entity(&args)),
+        Command::Tasks(args) => single_threaded()?.block_on(tasks::tasks(&args)),
+        Command::DeadLetters(args) => single_threaded()?.block_on(tasks::dead_letters(&args.command)),
         Command::Config(args) => config::run(&args),
         // One thread: the cluster under load has better uses for the others.
         Command::Bench(args) => single_threaded()?.block_on(bench::run(&args)),

@@ -51,16 +51,16 @@ pub(super) async fn entity(args: &Entity) -> Result<(), Failure> {
     output::answer(&format!("{answer:#}"))
 }
 
-fn client(target: &Target) -> Result<Client, Failure> {
+pub(super) fn client(target: &Target) -> Result<Client, Failure> {
     let client = Client::new(&target.url).map_err(|error| failure(&error))?;
     Ok(client.with_token(target.token.as_deref()).with_timeout(target.timeout))
 }
 
-async fn ask(target: &Target, path: &str) -> Result<Value, Failure> {
+pub(super) async fn ask(target: &Target, path: &str) -> Result<Value, Failure> {
     get(&client(target)?, path).await
 }
 
-async fn get(client: &Client, path: &str) -> Result<Value, Failure> {
+pub(super) async fn get(client: &Client, path: &str) -> Result<Value, Failure> {
     let response = client.get(path).await.map_err(|error| failure(&error))?;
     accept(&client.url(), path, &response)
 }
@@ -80,7 +80,7 @@ pub(super) fn failure(error: &http::Error) -> Failure {
 }
 
 /// The JSON of a good answer, or what the node complained about.
-fn accept(url: &str, path: &str, response: &Response) -> Result<Value, Failure> {
+pub(super) fn accept(url: &str, path: &str, response: &Response) -> Result<Value, Failure> {
     let body = response.json();
     if response.is_success() && !body.is_null() {
         return Ok(body);
@@ -168,7 +168,7 @@ fn render_shards(shards: &Value, names: &BTreeMap<u64, String>) -> String {
     table.render()
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) => text.clone(),

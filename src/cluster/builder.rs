@@ -9,10 +9,11 @@ use crate::{
     catalog::{Catalog, NodeId},
     entity::Entity,
     membership,
-    shard::{Registry, TaskContext, TaskError},
+    shard::{Registry, TaskContext, TaskError, TaskQueue, typed_handler},
     storage::{MemoryStorage, SledStorage, Storage},
     telemetry, transport,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
     net::{TcpListener, UdpSocket},
     path::PathBuf,
@@ -31,7 +32,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Builder {
     registry: Registry,
     kind: Kind,
+    changes: Vec<Change>,
 }
+
+/// A change of a node's configuration.
+type Change = Box<dyn Fn(&mut Config) + Send>;
 
 enum Kind {
     /// Own ports, own directory.
@@ -59,7 +64,7 @@ impl Builder {
     fn of(kind: Kind) -> Self {
         let mut registry = Registry::default();
         registry.add_entity::<Catalog>();
-        Self { registry, kind }
+        Self { registry, kind, changes: Vec::new() }
     }
 
     pub(super) fn for_node(config: Config) -> Self {
@@ -80,13 +85,29 @@ impl Builder {
         self
     }
 
-    /// Registers the handler (and queue) `name`: bytes in, bytes out, at least once.
-    pub fn task_handler<F, Fut>(mut self, name: &str, handler: F) -> Self
+    /// Registers the handler of tasks called `name`, which runs at least once for each: any input
+    /// that can be decoded, any output that can be encoded, `Vec<u8>` as it is. How many run at
+    /// once, how fast and how often is its queue's to say: [`Builder::task_queue`].
+    pub fn task_handler<P, R, F, Fut>(mut self, name: &str, handler: F) -> Self
     where
-        F: Fn(TaskContext, Vec<u8>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Vec<u8>, TaskError>> + Send + 'static,
+        P: DeserializeOwned + Send + 'static,
+        R: Serialize + Send + 'static,
+        F: Fn(TaskContext, P) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, TaskError>> + Send + 'static,
     {
-        self.registry.add_handler(name, Arc::new(move |context, payload| Box::pin(handler(context, payload))));
+        self.registry.add_handler(name, typed_handler(handler));
+        self
+    }
+
+    /// Sets how the tasks of the handler `name` are run. Set the same on every node.
+    pub fn task_queue(mut self, name: &str, queue: TaskQueue) -> Self {
+        self.registry.add_queue(name, queue);
+        self
+    }
+
+    /// Changes the configuration of the node, or of every node in memory, before it starts.
+    pub fn configure(mut self, change: impl Fn(&mut Config) + Send + 'static) -> Self {
+        self.changes.push(Box::new(change));
         self
     }
 
@@ -94,13 +115,20 @@ impl Builder {
     /// see [`Cluster::ready`]. An in-process cluster returns when it is ready.
     pub async fn start(self) -> Result<Cluster, StartError> {
         telemetry::metrics();
+        for (name, queue) in self.registry.queues() {
+            queue.validate(name).map_err(|e| StartError::Config(e.to_string()))?;
+        }
         let registry = Arc::new(self.registry);
+        let changes = self.changes;
+        let change = |config: &mut Config| changes.iter().for_each(|change| change(config));
         match self.kind {
-            Kind::Networked(config) => {
+            Kind::Networked(mut config) => {
+                change(&mut config);
                 let engines = networked(&config)?;
                 Ok(Cluster::of(vec![Node::start(*config, registry, engines).await?]))
             }
-            Kind::SingleNode(config) => {
+            Kind::SingleNode(mut config) => {
+                change(&mut config);
                 let storage = open_sled(&config)?;
                 let network = transport::memory::Network::new();
                 let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
@@ -108,7 +136,8 @@ impl Builder {
             }
             Kind::InMemory { nodes: count, network } => {
                 let mut nodes = Vec::with_capacity(count);
-                for config in in_memory_configs(count) {
+                for mut config in in_memory_configs(count) {
+                    change(&mut config);
                     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
                     let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
                     nodes.push(Node::start(config, registry.clone(), engines).await?);

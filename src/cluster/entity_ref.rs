@@ -158,7 +158,7 @@ impl<E: Entity> EntityRef<E> {
     }
 }
 
-fn check_idempotency(idempotency: Option<&Idempotency>) -> Result<(), Unavailable> {
+pub(super) fn check_idempotency(idempotency: Option<&Idempotency>) -> Result<(), Unavailable> {
     let fits = |key: &str| (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
     match idempotency {
         Some(given) if !fits(&given.key) => {

@@ -7,13 +7,18 @@ mod builder;
 mod entity_ref;
 mod gateway;
 mod handle;
+mod inspection;
 mod leadership;
 mod node;
 mod status;
 mod types;
 
-pub use crate::shard::{TaskContext, TaskError};
+pub use crate::shard::{
+    DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError, TaskQueue,
+    TaskState, TaskStatus,
+};
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;
 pub use handle::Cluster;
+pub use inspection::{Page, ResolveError, Resolved};
 pub use types::*;

@@ -23,7 +23,7 @@ use crate::{
     membership::Membership,
     replication::{Group, PeerClient},
     shard::{
-        Cause, CommandReply, CommandRequest, Parts, Query, QueryReply, QueryRequest, Registry, Router, Routes,
+        Cause, CommandReply, CommandRequest, Parts, Query, QueryReply, QueryRequest, Queues, Registry, Router, Routes,
         ShardHost, ShardMachine,
     },
     storage::{GroupId, Storage},
@@ -74,6 +74,7 @@ pub(super) struct InCluster {
 pub struct Node {
     config: Config,
     registry: Arc<Registry>,
+    queues: Queues,
     storage: Arc<dyn Storage>,
     transport: Arc<dyn Transport>,
     instance: InstanceId,
@@ -96,9 +97,11 @@ impl Node {
         check_name(&config, identity.as_ref())?;
         let gateway = Arc::new(Gateway::default());
         let transport = links(gateway.clone()).await.map_err(failed)?;
+        let queues = Queues::new(registry.clone(), config.shard.tasks_in_flight);
         let node = Arc::new(Self {
             config,
             registry,
+            queues,
             storage,
             transport,
             instance,
@@ -219,7 +222,8 @@ impl Node {
         let group = Arc::new(group);
         self.groups.write().insert(group_id, group.clone());
         let options = Arc::new(self.config.shard.clone());
-        let parts = Parts { placement: placement.clone(), group: group.clone(), machine, options };
+        let queues = self.queues.clone();
+        let parts = Parts { placement: placement.clone(), group: group.clone(), machine, options, queues };
         member.router.add_host(ShardHost::start(parts, member.router.clone()));
         self.spawn(initialize(group.clone(), placement, self.transport.links()));
         self.spawn(self.clone().follow_group(group));

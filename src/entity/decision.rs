@@ -41,8 +41,8 @@ impl<E: Entity> Decision<E> {
 
     /// Adds an effect. A rejection stays a rejection.
     #[must_use]
-    pub fn with(self, effect: Effect) -> Self {
-        self.with_all([effect])
+    pub fn with(self, effect: impl Into<Effect>) -> Self {
+        self.with_all([effect.into()])
     }
 
     /// Adds effects in order. A rejection stays a rejection.

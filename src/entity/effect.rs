@@ -4,11 +4,10 @@
 //! (source, effect number) in the same entry as its own events, so each takes effect once.
 
 use super::{
-    Entity,
+    Entity, Retry, Task, TimedTask,
     codec::{self, Versioned},
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// One durable effect. Build it with the constructors below.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,45 +20,8 @@ pub enum Effect {
     CancelSchedule { name: String },
     /// Run a registered handler until it succeeds or its retries are used up.
     Task(Task),
-}
-
-/// A unit of work for a task handler.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
-    /// The registered handler's name, which is also the name of its queue.
-    pub handler: String,
-    /// Chosen by the entity; comes back in [`TaskOutcome`] so that it can tell its tasks apart.
-    pub tag: String,
-    /// The handler's input.
-    pub payload: Vec<u8>,
-    pub retry: Retry,
-}
-
-/// How often and how fast a task is tried again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retry {
-    pub attempts_max: u32,
-    /// Wait before the second attempt; doubles with each further one, with ±50 % jitter.
-    pub backoff_min_ms: u64,
-    pub backoff_max_ms: u64,
-    /// How long one attempt may run.
-    pub attempt_timeout_ms: u64,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts_max: 10, backoff_min_ms: 100, backoff_max_ms: 30_000, attempt_timeout_ms: 30_000 }
-    }
-}
-
-/// How a task ended, handed to [`Entity::task_finished`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskOutcome {
-    pub handler: String,
-    pub tag: String,
-    pub attempts: u32,
-    /// The handler's output, or the last error once the retries are used up.
-    pub result: Result<Vec<u8>, String>,
+    /// As `Task`, not before a time or not after one.
+    TimedTask(TimedTask),
 }
 
 impl Effect {
@@ -85,23 +47,32 @@ impl Effect {
         Self::CancelSchedule { name: name.into() }
     }
 
-    /// Runs the task handler `handler` with `payload`.
-    pub fn task(handler: impl Into<String>, tag: impl Into<String>, payload: Vec<u8>) -> Self {
-        Self::Task(Task { handler: handler.into(), tag: tag.into(), payload, retry: Retry::default() })
+    /// Runs the task handler `handler` with `payload`: any value that can be encoded, or bytes.
+    /// For a time before or after which it must not run, see [`TimedTask`].
+    ///
+    /// # Panics
+    /// As [`Effect::tell`].
+    pub fn task<P: Serialize + 'static>(handler: impl Into<String>, tag: impl Into<String>, payload: P) -> Self {
+        Self::Task(Task::new(handler, tag, payload))
     }
 
     /// As [`Effect::task`], with a retry policy of its own.
-    pub fn task_with_retry(handler: impl Into<String>, tag: impl Into<String>, payload: Vec<u8>, retry: Retry) -> Self {
-        Self::Task(Task { handler: handler.into(), tag: tag.into(), payload, retry })
+    ///
+    /// # Panics
+    /// As [`Effect::tell`].
+    pub fn task_with_retry<P: Serialize + 'static>(
+        handler: impl Into<String>,
+        tag: impl Into<String>,
+        payload: P,
+        retry: Retry,
+    ) -> Self {
+        Self::Task(Task { retry, ..Task::new(handler, tag, payload) })
     }
 }
 
-impl Retry {
-    /// The mean wait before attempt number `attempt` (the second attempt is 2).
-    pub fn backoff(&self, attempt: u32) -> Duration {
-        let doublings = attempt.saturating_sub(2).min(20);
-        let wait_ms = self.backoff_min_ms.saturating_mul(1 << doublings);
-        Duration::from_millis(wait_ms.min(self.backoff_max_ms))
+impl From<TimedTask> for Effect {
+    fn from(task: TimedTask) -> Self {
+        Self::TimedTask(task)
     }
 }
 
@@ -109,4 +80,22 @@ impl Retry {
 fn encode_command<E: Entity>(command: &E::Command) -> Versioned {
     let bytes = codec::encode("command", command).expect("a command must be encodable");
     Versioned { version: E::COMMAND_VERSION, bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_written_as_it_always_was() {
+        let retry = Retry { attempts_max: 8, backoff_min_ms: 100, backoff_max_ms: 10_000, attempt_timeout_ms: 300 };
+        let effect = Effect::task_with_retry("h", "t", vec![1_u8], retry);
+        // Written down once: logs and outboxes hold such bytes.
+        let bytes = [3, 1, b'h', 1, b't', 1, 1, 8, 100, 251, 16, 39, 251, 44, 1];
+        assert_eq!(codec::encode("effect", &effect).expect("encodes"), bytes);
+        assert_eq!(codec::decode::<Effect>("effect", &bytes), Ok(effect));
+        let timed = Effect::from(TimedTask::new("h", "t", vec![1_u8]).run_at_ms(7).deadline_ms(9));
+        let bytes = [4, 1, b'h', 1, b't', 1, 1, 0, 0, 0, 0, 7, 1, 9];
+        assert_eq!(codec::encode("effect", &timed).expect("encodes"), bytes);
+    }
 }

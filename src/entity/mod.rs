@@ -16,11 +16,13 @@ pub mod codec;
 mod decision;
 mod effect;
 mod key;
+mod task;
 
 pub use codec::Versioned;
 pub use decision::{Context, Decision};
-pub use effect::{Effect, Retry, Task, TaskOutcome};
+pub use effect::Effect;
 pub use key::{EntityKey, InvalidId, ShardId};
+pub use task::{Retry, Task, TaskOutcome, TimedTask, decode_payload, encode_payload};
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;

@@ -10,7 +10,8 @@
 //! - [`envelope`] is the one middleware: request and trace ids, problems, panics, metrics.
 //! - [`problem`] knows every error code, and alone chooses the status of a runtime error.
 //! - [`identity`] derives ids and fingerprints, so that replays are decided by the entity itself.
-//! - [`shop`] maps the commerce entities to routes; [`ops`] and [`admin`] the node.
+//! - [`shop`] maps the commerce entities to routes; [`ops`] and [`admin`] the node, [`tasks`] what
+//!   waits and what was given up.
 //!
 //! This module never keeps state of its own beside counters: any node answers any request.
 
@@ -27,6 +28,7 @@ pub mod problem;
 pub mod reply;
 mod serve;
 pub mod shop;
+pub mod tasks;
 
 pub use serve::serve;
 
@@ -108,6 +110,7 @@ fn all_routes() -> Router<Api> {
         .merge(shop::routes())
         .merge(ops::routes())
         .merge(admin::routes())
+        .merge(tasks::routes())
         .merge(openapi::routes())
         .route("/problems/{code}", get(fallback::explain))
         .method_not_allowed_fallback(fallback::method_not_allowed)

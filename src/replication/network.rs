@@ -41,6 +41,8 @@ pub enum Service {
     Raft = 1,
     Command = 2,
     Query = 3,
+    /// What operators ask of a shard.
+    Shard = 4,
 }
 
 impl PeerClient {
@@ -72,6 +74,7 @@ impl PeerClient {
             1 => Service::Raft,
             2 => Service::Command,
             3 => Service::Query,
+            4 => Service::Shard,
             other => return Err(format!("unknown service {other}")),
         };
         Ok((service, body))

@@ -295,7 +295,7 @@ impl Running {
 fn has_long_name(effect: &Effect) -> bool {
     match effect {
         Effect::Schedule { name, .. } | Effect::CancelSchedule { name } => name.len() > SCHEDULE_NAME_MAX,
-        Effect::Tell { .. } | Effect::Task(_) => false,
+        Effect::Tell { .. } | Effect::Task(_) | Effect::TimedTask(_) => false,
     }
 }
 

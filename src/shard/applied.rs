@@ -11,7 +11,7 @@ use super::{
     request::{Cause, StoredEvent},
 };
 use crate::{
-    entity::{Effect, EntityKey, Task, Versioned, codec},
+    entity::{Effect, EntityKey, Task, TimedTask, Versioned, codec},
     replication,
     storage::{Error, GroupId, Storage},
 };
@@ -40,8 +40,52 @@ pub struct Outgoing {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delivery {
-    Tell { to: EntityKey, command: Versioned },
-    Task { task: Task, attempts: u32, retry_at_ms: u64, last_error: Option<String> },
+    Tell {
+        to: EntityKey,
+        command: Versioned,
+    },
+    /// As it was written before there were queues: read, and from then on a [`QueuedTask`].
+    Task {
+        task: Task,
+        attempts: u32,
+        retry_at_ms: u64,
+        last_error: Option<String>,
+    },
+    Queued(QueuedTask),
+}
+
+/// A task and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueuedTask {
+    pub task: Task,
+    /// Under which number it was asked for, if not under its own: it was a dead letter since. The
+    /// key that its handler is given is made of it, and stays.
+    pub first_number: Option<u64>,
+    pub queued_at_ms: u64,
+    pub deadline_ms: Option<u64>,
+    /// Attempts that failed.
+    pub attempts: u32,
+    /// The next one does not begin before.
+    pub next_at_ms: u64,
+    pub last_error: Option<String>,
+}
+
+impl Outgoing {
+    /// In the form that this build works with.
+    pub(super) fn current(mut self) -> Self {
+        if let Delivery::Task { task, attempts, retry_at_ms, last_error } = self.delivery {
+            let queued = QueuedTask { attempts, next_at_ms: retry_at_ms, last_error, ..QueuedTask::new(task, 0) };
+            self.delivery = Delivery::Queued(queued);
+        }
+        self
+    }
+}
+
+impl QueuedTask {
+    fn new(task: Task, queued_at_ms: u64) -> Self {
+        let (attempts, next_at_ms) = (0, 0);
+        Self { task, first_number: None, queued_at_ms, deadline_ms: None, attempts, next_at_ms, last_error: None }
+    }
 }
 
 /// A command to come.
@@ -50,13 +94,6 @@ pub struct Timer {
     pub entity: EntityKey,
     pub name: String,
     pub command: Versioned,
-}
-
-/// A task that was given up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLetter {
-    pub outgoing: Outgoing,
-    pub error: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,6 +131,8 @@ pub struct AppliedState {
     pub overlay: Overlay,
     pub meta: Meta,
     pub outbox: BTreeMap<u64, Outgoing>,
+    /// Numbers of the dead letters.
+    pub letters: BTreeSet<u64>,
     /// When the next timer is due. May be too early after a cancellation, never too late.
     pub next_timer_at_ms: Option<u64>,
     registry: Arc<Registry>,
@@ -114,11 +153,13 @@ impl AppliedState {
             meta,
             registry,
             outbox: BTreeMap::new(),
+            letters: BTreeSet::new(),
             next_timer_at_ms: None,
             entities: HashMap::new(),
             received: HashMap::new(),
         };
         state.load_outbox()?;
+        state.load_letters()?;
         state.load_received()?;
         state.refresh_next_timer()?;
         Ok(state)
@@ -127,7 +168,7 @@ impl AppliedState {
     fn load_outbox(&mut self) -> Result<(), Error> {
         for (key, value) in self.overlay.scan(b"o", b"p", usize::MAX / 2)? {
             if let Some(number) = keys::parse_number(&key) {
-                self.outbox.insert(number, decode(&value)?);
+                self.outbox.insert(number, decode::<Outgoing>(&value)?.current());
             }
         }
         Ok(())
@@ -173,6 +214,18 @@ impl AppliedState {
                 self.forget_answers(before_ms, limit as usize)?;
                 Ok(Outcome::Done)
             }
+            Item::GiveUp { number, at_ms, error } => {
+                self.bury(number, at_ms, error)?;
+                Ok(Outcome::Done)
+            }
+            Item::RetryDeadLetter { number, at_ms, answer } => {
+                self.retry_letter(number, at_ms, answer)?;
+                Ok(Outcome::Done)
+            }
+            Item::DiscardDeadLetter { number, answer } => {
+                self.discard_letter(number, answer)?;
+                Ok(Outcome::Done)
+            }
         }
     }
 
@@ -185,12 +238,12 @@ impl AppliedState {
             return Ok(Outcome::Refused { actual });
         }
         let version = self.fold(&change)?;
-        self.take_cause(&change.cause)?;
+        self.take_cause(&change.cause, change.at_ms)?;
         if let Some(answer) = change.answer {
             self.keep_answer(&change.key, answer)?;
         }
         for effect in change.effects {
-            self.add_effect(&change.key, effect)?;
+            self.add_effect(&change.key, effect, change.at_ms)?;
         }
         Ok(Outcome::Changed { version })
     }
@@ -238,31 +291,29 @@ impl AppliedState {
         Ok(version)
     }
 
-    fn take_cause(&mut self, cause: &Cause) -> Result<(), Error> {
+    fn take_cause(&mut self, cause: &Cause, now_ms: u64) -> Result<(), Error> {
         match cause {
             Cause::Client => {}
             Cause::Effect { source, number, done_below } => self.receive(*source, *number, *done_below)?,
             Cause::Timer { at_ms, number } => self.drop_timer(*at_ms, *number)?,
-            Cause::Task { number, dead } => {
-                if let (Some(error), Some(outgoing)) = (dead, self.outbox.get(number)) {
-                    let letter = DeadLetter { outgoing: outgoing.clone(), error: error.clone() };
-                    self.overlay.put(keys::dead_letter(*number), encode(&letter)?);
-                }
-                self.drop_outgoing(*number);
-            }
+            Cause::Task { number, dead: Some(error) } => self.bury(*number, now_ms, error.clone())?,
+            Cause::Task { number, dead: None } => self.drop_outgoing(*number),
         }
         Ok(())
     }
 
-    fn add_effect(&mut self, from: &EntityKey, effect: Effect) -> Result<(), Error> {
+    fn add_effect(&mut self, from: &EntityKey, effect: Effect, now_ms: u64) -> Result<(), Error> {
         match effect {
             Effect::Tell { entity_type, id, command } => match EntityKey::new(entity_type, id) {
                 Ok(to) => self.add_outgoing(from, Delivery::Tell { to, command })?,
                 Err(error) => tracing::error!(entity = %from, %error, "an effect names no entity and is dropped"),
             },
             Effect::Task(task) => {
-                let delivery = Delivery::Task { task, attempts: 0, retry_at_ms: 0, last_error: None };
-                self.add_outgoing(from, delivery)?;
+                self.add_outgoing(from, Delivery::Queued(QueuedTask::new(task, now_ms)))?;
+            }
+            Effect::TimedTask(TimedTask { task, run_at_ms, deadline_ms }) => {
+                let queued = QueuedTask { next_at_ms: run_at_ms, deadline_ms, ..QueuedTask::new(task, now_ms) };
+                self.add_outgoing(from, Delivery::Queued(queued))?;
             }
             Effect::Schedule { name, at_ms, command } => {
                 self.cancel_timer(from, &name)?;
@@ -273,7 +324,7 @@ impl AppliedState {
         Ok(())
     }
 
-    fn add_outgoing(&mut self, from: &EntityKey, delivery: Delivery) -> Result<(), Error> {
+    pub(super) fn add_outgoing(&mut self, from: &EntityKey, delivery: Delivery) -> Result<(), Error> {
         self.meta.next_effect += 1;
         let number = self.meta.next_effect;
         let outgoing = Outgoing { from: from.clone(), delivery };
@@ -282,7 +333,7 @@ impl AppliedState {
         Ok(())
     }
 
-    fn drop_outgoing(&mut self, number: u64) {
+    pub(super) fn drop_outgoing(&mut self, number: u64) {
         if self.outbox.remove(&number).is_some() {
             self.overlay.delete(keys::outbox(number));
         }
@@ -290,8 +341,8 @@ impl AppliedState {
 
     fn note_failure(&mut self, number: u64, failures: u32, at_ms: u64, error: String) -> Result<(), Error> {
         if let Some(outgoing) = self.outbox.get_mut(&number) {
-            if let Delivery::Task { attempts, retry_at_ms, last_error, .. } = &mut outgoing.delivery {
-                (*attempts, *retry_at_ms, *last_error) = (failures, at_ms, Some(error));
+            if let Delivery::Queued(task) = &mut outgoing.delivery {
+                (task.attempts, task.next_at_ms, task.last_error) = (failures, at_ms, Some(error));
             }
             self.overlay.put(keys::outbox(number), encode(outgoing)?);
         }
@@ -358,7 +409,7 @@ impl AppliedState {
         Ok(())
     }
 
-    fn keep_answer(&mut self, entity: &EntityKey, answer: KeyedAnswer) -> Result<(), Error> {
+    pub(super) fn keep_answer(&mut self, entity: &EntityKey, answer: KeyedAnswer) -> Result<(), Error> {
         let expiry = keys::answer_expiry(answer.expires_at_ms, entity, &answer.idempotency_key);
         self.overlay.put(keys::answer(entity, &answer.idempotency_key), encode(&answer)?);
         self.overlay.put(expiry, Bytes::new());
@@ -509,11 +560,11 @@ impl AppliedState {
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     codec::encode_state(value).map_err(corrupt)
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     codec::decode("applied state", bytes).map_err(corrupt)
 }
 

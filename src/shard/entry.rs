@@ -33,6 +33,22 @@ pub enum Item {
         before_ms: u64,
         limit: u32,
     },
+    /// This effect is given up without a word to its entity: it becomes a dead letter.
+    GiveUp {
+        number: u64,
+        at_ms: u64,
+        error: String,
+    },
+    /// Put what this dead letter holds back into the outbox, under a new number.
+    RetryDeadLetter {
+        number: u64,
+        at_ms: u64,
+        answer: Option<KeyedAnswer>,
+    },
+    DiscardDeadLetter {
+        number: u64,
+        answer: Option<KeyedAnswer>,
+    },
 }
 
 /// The outcome of one command, decided by the owner on version `base_version`.
@@ -164,6 +180,9 @@ mod tests {
             Item::EffectsDone(vec![1, 2, 300]),
             Item::ForgetKeys { before_ms: 7, limit: 9 },
             Item::TaskFailed { number: 1, attempts: 2, retry_at_ms: 3, error: "no".into() },
+            Item::GiveUp { number: 4, at_ms: 5, error: "never".into() },
+            Item::RetryDeadLetter { number: 4, at_ms: 6, answer: None },
+            Item::DiscardDeadLetter { number: 4, answer: None },
         ];
         let mut pack = Pack::default();
         for item in &items {

@@ -8,6 +8,7 @@ use super::{
     request::{CommandReply, CommandRequest, Query, QueryReply, QueryRequest},
     router::Router,
     session::{Opening, Session},
+    task_queue::Queues,
 };
 use crate::{
     catalog::{NodeId, Placement},
@@ -46,6 +47,7 @@ pub struct ShardHost {
     session: Mutex<Option<Arc<Session>>>,
     barrier: ReadBarrier,
     options: Arc<Options>,
+    queues: Queues,
     stop: CancellationToken,
 }
 
@@ -55,11 +57,13 @@ pub struct Parts {
     pub group: Arc<Group>,
     pub machine: ShardMachine,
     pub options: Arc<Options>,
+    /// The node's, shared by its shards.
+    pub queues: Queues,
 }
 
 impl ShardHost {
     pub fn start(parts: Parts, router: Router) -> Arc<Self> {
-        let Parts { placement, group, machine, options } = parts;
+        let Parts { placement, group, machine, options, queues } = parts;
         let host = Arc::new(Self {
             placement,
             group,
@@ -67,6 +71,7 @@ impl ShardHost {
             session: Mutex::default(),
             barrier: ReadBarrier::default(),
             options,
+            queues,
             stop: CancellationToken::new(),
         });
         tokio::spawn(host.clone().until_stopped(host.clone().follow_leadership(router)));
@@ -96,6 +101,15 @@ impl ShardHost {
     /// True while this node serves the shard.
     pub fn is_serving(&self) -> bool {
         self.session.lock().is_some()
+    }
+
+    /// The open session, once it is certain that this node still leads; or who might.
+    pub(super) async fn leading(&self) -> Result<Arc<Session>, Option<NodeId>> {
+        let session = self.session.lock().clone();
+        match session {
+            Some(session) if self.barrier.pass(&self.group).await => Ok(session),
+            _ => Err(self.not_owner()),
+        }
     }
 
     pub fn active_entities(&self) -> usize {
@@ -153,6 +167,7 @@ impl ShardHost {
             machine: self.machine.clone(),
             router: router.clone(),
             options: self.options.clone(),
+            queues: self.queues.clone(),
             lost: lost.clone(),
         };
         match Session::open(opening).await {

@@ -146,6 +146,11 @@ impl ShardMachine {
         state.outbox.range(number + 1..).take(limit).map(|(n, o)| (*n, o.clone())).collect()
     }
 
+    /// Looks at the applied state. Short: nothing is applied meanwhile.
+    pub fn look<R>(&self, with: impl FnOnce(&AppliedState) -> R) -> R {
+        with(&self.0.state.lock())
+    }
+
     pub fn outgoing(&self, number: u64) -> Option<Outgoing> {
         self.0.state.lock().outbox.get(&number).cloned()
     }

@@ -16,29 +16,38 @@
 
 mod actor;
 mod applied;
+mod dead_letters;
 mod entry;
 mod gate;
 mod host;
+mod inspection;
 mod keys;
 mod machine;
 mod options;
 mod outbox;
 mod overlay;
+mod patience;
 mod proposer;
 mod registry;
 mod request;
 mod router;
 mod session;
 mod snapshot;
+mod task_queue;
 mod tasks;
 mod timers;
 
+pub use dead_letters::{EffectId, InvalidEffectId};
 pub use host::{Parts, ShardHost};
+pub use inspection::{
+    Answer, Ask, DeadEffect, DeadLetterStatus, PAGE_MAX, Resolution, ShardRequest, TaskState, TaskStatus,
+};
 pub use machine::ShardMachine;
 pub use options::Options;
-pub use registry::{Registry, TaskContext, TaskError};
+pub use registry::{Registry, TaskContext, TaskError, typed_handler};
 pub use request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryRequest, StoredEvent, StoredState};
 pub use router::{Router, Routes};
+pub use task_queue::{InvalidQueue, Queues, TaskQueue};
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {

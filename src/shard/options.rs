@@ -23,8 +23,14 @@ pub struct Options {
     pub outbox: usize,
     /// Tells under way per shard.
     pub tells_in_flight: usize,
-    /// Tasks running at once per handler and shard.
+    /// Task attempts running at once per handler on this node, unless its queue says otherwise.
     pub tasks_in_flight: usize,
+    /// What its receiver refuses (its type is unknown, it fails each time, it cannot read it) becomes
+    /// a dead letter after so many attempts,
+    pub refusals_max: u32,
+    /// and not before this long after the first.
+    #[serde(with = "humantime_serde")]
+    pub refusals_for: Duration,
     /// Decided changes packed into one log entry, by their number and
     pub pack_count: usize,
     /// by their size.
@@ -53,7 +59,9 @@ impl Default for Options {
             idle_timeout: Duration::from_secs(30),
             outbox: 50_000,
             tells_in_flight: 1024,
-            tasks_in_flight: 256,
+            tasks_in_flight: 1024,
+            refusals_max: 100,
+            refusals_for: Duration::from_secs(15 * 60),
             pack_count: 512,
             pack_bytes: ByteSize::kib(48),
             entries_in_flight: 1,

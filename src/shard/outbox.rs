@@ -6,16 +6,17 @@
 use super::{
     applied::Delivery,
     entry::Item,
+    patience::{Patience, refusal},
     request::{Cause, CommandReply, CommandRequest},
     session::Session,
     tasks,
 };
-use crate::{
-    cluster::Unavailable,
-    entity::{EntityKey, Versioned},
-};
+use crate::entity::{EntityKey, Versioned};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 
 /// Effects read from the outbox at once.
 const STEP: usize = 256;
@@ -32,7 +33,6 @@ pub async fn run(session: Arc<Session>) {
     let (done, delivered) = mpsc::channel(DONE_MAX * 4);
     session.spawn(note_deliveries(session.clone(), delivered));
     let window = Arc::new(Semaphore::new(session.options.tells_in_flight));
-    let runner = tasks::Runner::new(&session);
     let mut cursor = 0;
     loop {
         let batch = session.machine.outbox_after(cursor, STEP);
@@ -45,47 +45,81 @@ pub async fn run(session: Arc<Session>) {
             match outgoing.delivery {
                 Delivery::Tell { to, command } => {
                     let Ok(permit) = window.clone().acquire_owned().await else { return };
-                    let (session_, done) = (session.clone(), done.clone());
+                    let (session_, done, window) = (session.clone(), done.clone(), window.clone());
                     session.spawn(async move {
-                        tell(&session_, number, to, command).await;
-                        drop(permit);
-                        // The receiver lives as long as the session.
-                        let _ = done.send(number).await;
+                        let tell = Tell { session: &session_, number, to, command };
+                        match tell.until_taken(&window, permit).await {
+                            // The receiver lives as long as the session.
+                            Ok(()) => _ = done.send(number).await,
+                            Err(why) => {
+                                tasks::give_up(&session_, number, why).await;
+                                tasks::count_given_up("tell", "");
+                            }
+                        }
                     });
                 }
-                Delivery::Task { .. } => runner.start(&session, number, outgoing, done.clone()),
+                Delivery::Queued(_) | Delivery::Task { .. } => tasks::start(&session, number, outgoing, done.clone()),
             }
         }
     }
 }
 
-/// Sends one tell until its receiver has it, or refuses it for good.
-async fn tell(session: &Arc<Session>, number: u64, to: EntityKey, command: Versioned) {
-    let mut backoff = BACKOFF_MIN;
-    loop {
-        let cause = Cause::Effect { source: session.group_id, number, done_below: session.machine.outbox_first() };
+struct Tell<'a> {
+    session: &'a Arc<Session>,
+    number: u64,
+    to: EntityKey,
+    command: Versioned,
+}
+
+impl Tell<'_> {
+    /// Sends it until its receiver has it; an error once the receiver has refused it for too long.
+    async fn until_taken(
+        &self,
+        window: &Arc<Semaphore>,
+        permit: tokio::sync::OwnedSemaphorePermit,
+    ) -> Result<(), String> {
+        let (mut place, mut backoff) = (Some(permit), BACKOFF_MIN);
+        let mut patience = Patience::new(&self.session.options);
+        loop {
+            if place.is_none() {
+                place = window.clone().acquire_owned().await.ok();
+            }
+            let reply = self.send().await;
+            match &reply {
+                CommandReply::Done { .. } | CommandReply::Duplicate => return Ok(()),
+                CommandReply::Rejected(_) => {
+                    tracing::debug!(to = %self.to, "a tell was rejected");
+                    return Ok(());
+                }
+                other => tracing::debug!(to = %self.to, ?other, "a tell is not delivered yet"),
+            }
+            if let Some((reason, why)) = refusal(&reply) {
+                metrics::counter!("quorate_tells_refused_total", "reason" => reason).increment(1);
+                if patience.ends_at(Instant::now()) {
+                    return Err(why);
+                }
+                // Others need not wait for it.
+                place = None;
+                tokio::time::sleep(patience.pause()).await;
+            } else {
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+
+    async fn send(&self) -> CommandReply {
+        let session = self.session;
+        let done_below = session.machine.outbox_first();
         let request = CommandRequest {
-            key: to.clone(),
-            command: command.clone(),
-            cause,
+            key: self.to.clone(),
+            command: self.command.clone(),
+            cause: Cause::Effect { source: session.group_id, number: self.number, done_below },
             idempotency: None,
             if_version: None,
             trace_id: None,
         };
-        match session.router.command(request, ATTEMPT_TIMEOUT).await {
-            CommandReply::Done { .. } | CommandReply::Duplicate => return,
-            CommandReply::Rejected(_) => {
-                tracing::debug!(%to, "a tell was rejected");
-                return;
-            }
-            CommandReply::Unavailable(Unavailable::Invalid { detail }) => {
-                tracing::error!(%to, detail, "a tell cannot be read by its receiver and is dropped");
-                return;
-            }
-            other => tracing::debug!(%to, ?other, "a tell is not delivered yet"),
-        }
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(BACKOFF_MAX);
+        session.router.command(request, ATTEMPT_TIMEOUT).await
     }
 }
 

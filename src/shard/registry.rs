@@ -1,10 +1,12 @@
 //! Which entity types and task handlers this node knows, behind uniform interfaces.
 
+use super::task_queue::TaskQueue;
 use crate::entity::{
-    Context, Decision, Effect, Entity, TaskOutcome, Versioned, codec, decode_command, decode_event, encode_command,
-    encode_event,
+    Context, Decision, Effect, Entity, TaskOutcome, Versioned, codec, decode_command, decode_event, decode_payload,
+    encode_command, encode_event, encode_payload,
 };
 use futures::future::BoxFuture;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{any::Any, collections::HashMap, marker::PhantomData, sync::Arc};
 
 /// A state whose type only its [`EntityType`] knows.
@@ -135,6 +137,7 @@ pub type TaskHandler =
 pub struct Registry {
     types: HashMap<&'static str, Arc<dyn EntityType>>,
     handlers: HashMap<String, TaskHandler>,
+    queues: HashMap<String, TaskQueue>,
 }
 
 impl Registry {
@@ -146,6 +149,10 @@ impl Registry {
         self.handlers.insert(name.to_owned(), handler);
     }
 
+    pub fn add_queue(&mut self, name: &str, queue: TaskQueue) {
+        self.queues.insert(name.to_owned(), queue);
+    }
+
     pub fn entity_type(&self, name: &str) -> Option<&Arc<dyn EntityType>> {
         self.types.get(name)
     }
@@ -153,4 +160,31 @@ impl Registry {
     pub fn handler(&self, name: &str) -> Option<&TaskHandler> {
         self.handlers.get(name)
     }
+
+    pub fn queue(&self, name: &str) -> Option<&TaskQueue> {
+        self.queues.get(name)
+    }
+
+    pub fn queues(&self) -> impl Iterator<Item = (&str, &TaskQueue)> {
+        self.queues.iter().map(|(name, queue)| (name.as_str(), queue))
+    }
+}
+
+/// A handler of values as a handler of bytes.
+pub fn typed_handler<P, R, F, Fut>(handler: F) -> TaskHandler
+where
+    P: DeserializeOwned + Send + 'static,
+    R: Serialize + Send + 'static,
+    F: Fn(TaskContext, P) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, TaskError>> + Send + 'static,
+{
+    Arc::new(move |context, bytes| {
+        let begun = decode_payload(bytes).map(|payload| handler(context, payload));
+        Box::pin(async move {
+            // What cannot be read now cannot be read at the next attempt either.
+            let begun = begun.map_err(|e| TaskError::Fatal(format!("the payload cannot be read: {e}")))?;
+            let output = begun.await?;
+            encode_payload(output).map_err(|e| TaskError::Fatal(format!("done, but its result cannot be kept: {e}")))
+        })
+    })
 }

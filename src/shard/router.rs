@@ -53,7 +53,7 @@ struct Inner {
 }
 
 /// Whom to ask.
-enum Target {
+pub(super) enum Target {
     Here(Arc<ShardHost>),
     Node(NodeId),
     Nobody,
@@ -108,6 +108,17 @@ impl Router {
             Some(host) => host.leadership().leader,
             None => self.0.hints.lock().get(&group).copied(),
         }
+    }
+
+    /// How many shards this node serves, of how many.
+    pub fn share(&self) -> (usize, usize) {
+        let hosts = self.0.hosts.read();
+        let served = hosts.values().filter(|host| host.group().id() != GroupId::CATALOG && host.is_serving()).count();
+        (served, usize::from(self.0.routes.read().shards))
+    }
+
+    pub fn shards(&self) -> u16 {
+        self.0.routes.read().shards
     }
 
     /// Sends a command to its owner, for at most `timeout`.
@@ -228,7 +239,7 @@ impl Router {
         }
     }
 
-    fn target(&self, group: GroupId, attempt: u32) -> Target {
+    pub(super) fn target(&self, group: GroupId, attempt: u32) -> Target {
         if let Some(host) = self.host(group) {
             let leadership = host.leadership();
             return match leadership.leader {
@@ -250,7 +261,7 @@ impl Router {
         replicas.get(attempt as usize % replicas.len().max(1)).copied()
     }
 
-    fn learn(&self, group: GroupId, hint: Option<NodeId>) {
+    pub(super) fn learn(&self, group: GroupId, hint: Option<NodeId>) {
         if let Some(node) = hint.filter(|node| *node != self.0.me) {
             self.0.hints.lock().insert(group, node);
         } else {
@@ -258,7 +269,7 @@ impl Router {
         }
     }
 
-    async fn send<A: Serialize, R: DeserializeOwned>(
+    pub(super) async fn send<A: Serialize, R: DeserializeOwned>(
         &self,
         node: NodeId,
         service: Service,
@@ -311,7 +322,7 @@ impl Router {
 
 const LINK_WINDOW: &str = "transport.window";
 
-enum SendFailure {
+pub(super) enum SendFailure {
     /// The request certainly did not take effect.
     NotSent,
     Overloaded,
@@ -320,7 +331,7 @@ enum SendFailure {
 }
 
 /// Waits before another attempt; false if the deadline comes first.
-async fn pause(attempt: u32, deadline: Instant) -> bool {
+pub(super) async fn pause(attempt: u32, deadline: Instant) -> bool {
     let wait = (BACKOFF_MIN * (1 << attempt.min(5))).min(BACKOFF_MAX);
     let until = Instant::now() + wait;
     if until >= deadline {

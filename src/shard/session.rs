@@ -5,11 +5,12 @@ use super::{
     actor::{Arguments, Delivery, EntityActor, Message, Ticket},
     host::OwnerLost,
     machine::ShardMachine,
-    outbox, proposer,
+    outbox, patience, proposer,
     proposer::{Proposer, Submitter},
     request::{Cause, CommandReply, CommandRequest},
     router::Router,
-    timers,
+    task_queue::Queues,
+    tasks, timers,
 };
 use crate::{
     cluster::Unavailable,
@@ -44,6 +45,10 @@ pub struct Session {
     pub submitter: Submitter,
     pub router: Router,
     pub options: Arc<Options>,
+    pub queues: Queues,
+    pub tasks: tasks::Board,
+    /// Held while a dead letter is retried or discarded: one at a time, each knows what it does.
+    pub letters: tokio::sync::Mutex<()>,
     pub stop: CancellationToken,
     supervisor: ActorRef<Never>,
     admission: Arc<Semaphore>,
@@ -91,12 +96,13 @@ pub struct Opening {
     pub machine: ShardMachine,
     pub router: Router,
     pub options: Arc<Options>,
+    pub queues: Queues,
     pub lost: OwnerLost,
 }
 
 impl Session {
     pub async fn open(opening: Opening) -> Result<Arc<Self>, ractor::SpawnErr> {
-        let Opening { shard, group, machine, router, options, lost } = opening;
+        let Opening { shard, group, machine, router, options, queues, lost } = opening;
         let stop = CancellationToken::new();
         let group_id = group.id();
         let pack = proposer::Options {
@@ -116,6 +122,9 @@ impl Session {
             admission: Arc::new(Semaphore::new(options.commands_in_flight)),
             dirty_bytes_max: usize::try_from(options.checkpoint_bytes.as_u64() * 16).unwrap_or(usize::MAX),
             options,
+            queues,
+            tasks: tasks::Board::default(),
+            letters: tokio::sync::Mutex::default(),
             stop,
             supervisor,
             slots: Mutex::default(),
@@ -125,6 +134,7 @@ impl Session {
         session.spawn(outbox::run(session.clone()));
         session.spawn(timers::run(session.clone()));
         session.spawn(timers::forget_answers(session.clone()));
+        session.spawn(tasks::measure(session.clone()));
         Ok(session)
     }
 
@@ -159,14 +169,29 @@ impl Session {
         };
         if self.machine.registry().entity_type(&request.key.entity_type).is_none() {
             let entity_type = request.key.entity_type.to_string();
-            return CommandReply::Unavailable(Unavailable::UnknownType { entity_type });
+            let unknown = CommandReply::Unavailable(Unavailable::UnknownType { entity_type });
+            return self.unless_received(&request.cause, unknown);
         }
         let (reply, answered) = oneshot::channel();
+        let cause = request.cause.clone();
         if let Err(refused) = self.hand_over(request, reply, permit) {
-            return refused;
+            return self.unless_received(&cause, refused);
         }
         // Whoever drops an answer unsent has not proposed anything: see `Proposer::start`.
         answered.await.unwrap_or(CommandReply::TryAgain)
+    }
+
+    /// A refusal, or that the cause has taken effect before: whoever gives up an effect because of
+    /// refusals relies on it.
+    fn unless_received(&self, cause: &Cause, refusal: CommandReply) -> CommandReply {
+        match cause {
+            Cause::Effect { source, number, .. }
+                if patience::refusal(&refusal).is_some() && self.machine.has_received(*source, *number) =>
+            {
+                CommandReply::Duplicate
+            }
+            _ => refusal,
+        }
     }
 
     /// Admission is for clients only: what the cluster tells itself must get through, or it could

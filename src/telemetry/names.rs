@@ -24,10 +24,22 @@ pub const JOURNAL_SYNC_SECONDS: &str = "quorate_journal_sync_seconds";
 pub const RAFT_TERM: &str = "quorate_raft_term";
 /// Gauge {shard}: 1 on the owner, 0 elsewhere.
 pub const RAFT_LEADER: &str = "quorate_raft_leader";
-/// Gauge {shard}.
+/// Gauge {shard}: on the owner, 0 elsewhere.
 pub const OUTBOX_PENDING: &str = "quorate_outbox_pending";
 /// Counter {handler, outcome}.
 pub const TASKS: &str = "quorate_tasks_total";
+/// Gauge {handler}: on this node.
+pub const TASK_QUEUE_DEPTH: &str = "quorate_task_queue_depth";
+/// Gauge {handler}: on this node.
+pub const TASKS_RUNNING: &str = "quorate_tasks_running";
+/// Counter {handler}.
+pub const TASK_RETRIES: &str = "quorate_task_retries_total";
+/// Counter {reason}: `unknown_type`, `entity_failed`, `invalid`.
+pub const TELLS_REFUSED: &str = "quorate_tells_refused_total";
+/// Counter {kind, handler}: `task` with its handler, or `tell`.
+pub const DEAD_LETTERS_TOTAL: &str = "quorate_dead_letters_total";
+/// Gauge {shard}: on the owner, 0 elsewhere.
+pub const DEAD_LETTERS: &str = "quorate_dead_letters";
 /// Gauge {state}: `alive`, `suspect`, `down`.
 pub const GOSSIP_MEMBERS: &str = "quorate_gossip_members";
 /// Counter {reason}.
@@ -58,6 +70,12 @@ pub(super) fn describe() {
     describe_gauge!(RAFT_LEADER, "1 where this node leads the shard");
     describe_gauge!(OUTBOX_PENDING, "Effects waiting for delivery, by shard");
     describe_counter!(TASKS, "Task attempts, by handler and outcome");
+    describe_gauge!(TASK_QUEUE_DEPTH, "Tasks that wait for their time, their turn or their next attempt, by handler");
+    describe_gauge!(TASKS_RUNNING, "Task attempts that run, by handler");
+    describe_counter!(TASK_RETRIES, "Failed task attempts that are followed by another, by handler");
+    describe_counter!(TELLS_REFUSED, "Tells that their receivers could not take, by reason; each is tried again");
+    describe_counter!(DEAD_LETTERS_TOTAL, "Effects given up, by kind and handler");
+    describe_gauge!(DEAD_LETTERS, "Dead letters kept, by shard");
     describe_gauge!(GOSSIP_MEMBERS, "Other members as gossip sees them, by state");
     describe_counter!(GOSSIP_REJECTED, "Gossip packets thrown away unanswered, by reason");
     describe_gauge!(LINK_UP, "1 while the link with the peer is up");

@@ -113,7 +113,17 @@ async fn a_cluster_that_is_not_there_is_exit_code_3() {
     nobody.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("some port");
     let port = nobody.local_addr().expect("bound").as_socket().expect("an IP address").port();
     let url = format!("http://127.0.0.1:{port}");
-    for command in [&["status"][..], &["members"], &["shards"], &["entity", "order", "ord_1"], &["bench"]] {
+    let commands = [
+        &["status"][..],
+        &["members"],
+        &["shards"],
+        &["entity", "order", "ord_1"],
+        &["tasks"],
+        &["dead-letters", "list"],
+        &["dead-letters", "retry", "dl_0_1"],
+        &["bench"],
+    ];
+    for command in commands {
         let arguments: Vec<&str> = command.iter().copied().chain(["--url", &url]).collect();
         assert_one_line(&run(&arguments).await, 3, &[&url, "quorate dev"]);
     }
@@ -123,6 +133,7 @@ async fn a_cluster_that_is_not_there_is_exit_code_3() {
 async fn bad_usage_is_exit_code_2_and_help_is_0() {
     assert_eq!(run(&["no-such-command"]).await.status.code(), Some(2));
     assert_eq!(run(&["bench", "--workload", "nonsense"]).await.status.code(), Some(2));
+    assert_eq!(run(&["dead-letters", "discard"]).await.status.code(), Some(2), "it discards nothing unnamed");
     assert_one_line(&run(&["status", "--url", "https://127.0.0.1:1"]).await, 2, &["TLS"]);
     for command in
         [&["--help"][..], &["--version"], &["dev", "--help"], &["bench", "--help"], &["config", "show", "--help"]]

@@ -84,7 +84,7 @@ async fn cluster(nodes: usize) -> Cluster {
     crate::logs();
     Cluster::in_memory(nodes)
         .entity::<Counter>()
-        .task_handler("double", |_, payload| async move {
+        .task_handler("double", |_, payload: Vec<u8>| async move {
             let n = i64::from_le_bytes(payload.try_into().unwrap_or_default());
             Ok((2 * n).to_le_bytes().to_vec())
         })

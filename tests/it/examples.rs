@@ -49,6 +49,19 @@ async fn the_counter_counts_on_three_nodes() {
 }
 
 #[tokio::test]
+async fn mails_are_put_off_sent_once_and_given_up() {
+    let run = Command::new(example("send_email").await).kill_on_drop(true).output();
+    let output = timeout(PATIENCE, run).await.expect("it ends by itself").expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let expected = "server: mail to ada@example.org is put off\n\
+                    ada: 250 sent to ada@example.org, mails so far: 1\n\
+                    nobody: given up: 550 no such mailbox\n\
+                    dead letter of guest/nobody: 550 no such mailbox\n\
+                    dead letters left: 0\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+}
+
+#[tokio::test]
 async fn an_app_serves_its_own_entity_beside_the_shop_and_keeps_it() {
     let data_dir = tempfile::tempdir().expect("a directory");
     let binary = example("embed_axum").await;

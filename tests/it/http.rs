@@ -5,6 +5,7 @@ mod idempotency;
 mod inventory;
 mod operations;
 mod orders;
+mod tasks;
 
 use axum::{
     Router,

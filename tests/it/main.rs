@@ -6,6 +6,7 @@ mod http;
 mod layers;
 mod options;
 mod partitions;
+mod tasks;
 
 /// With `RUST_LOG=quorate=debug cargo test …` the nodes of a test tell what they do.
 fn logs() {

@@ -111,6 +111,7 @@ impl World {
                 self.timers.remove(&(from.into(), id.into(), name));
             }
             Effect::Task(task) => self.mail.push(Mail::Task { payment: id.into(), task }),
+            Effect::TimedTask(timed) => self.mail.push(Mail::Task { payment: id.into(), task: timed.task }),
         }
     }
 

@@ -4,11 +4,15 @@
 //! written beside the types they describe, because the entities know nothing of HTTP; tests hold
 //! the two together.
 
+mod operations;
 mod schemas;
 
+pub use operations::*;
 pub use schemas::*;
+#[cfg(test)]
+pub use tests::describes;
 
-use super::{Api, admin, extract::Params, fallback, ops, problem::Problem, shop};
+use super::{Api, admin, extract::Params, fallback, ops, problem::Problem, shop, tasks};
 use axum::{
     Router,
     extract::Path,
@@ -41,6 +45,7 @@ use utoipa::OpenApi;
         shop::inventory::put, shop::inventory::read, shop::inventory::adjust,
         ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
+        tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
         fallback::explain, openapi_json,
     ),
     components(responses(ProblemResponse), schemas(FieldError)),
@@ -157,7 +162,7 @@ mod tests {
 
     /// Compares a schema with what is really sent: every member is described, and every member
     /// that the schema requires is there.
-    fn describes(schema: &str, sent: impl serde::Serialize) {
+    pub fn describes(schema: &str, sent: impl serde::Serialize) {
         let document = described();
         let schema = &document["components"]["schemas"][schema];
         let properties = schema["properties"].as_object().expect("an object schema");
