@@ -100,10 +100,10 @@ fn values_that_disagree_are_both_named() {
 
 #[test]
 fn all_problems_are_found_at_once() {
-    let file = "[node]\nname = \"A B\"\nseeds = [\"a:1\", \"a:1\", \"nowhere\"]\n[cluster]\nshards = 0\nreplication_factor = 2\n";
-    let error = load(file, &[], &[]).expect_err("five problems");
-    assert_eq!(error.problems().len(), 5, "{:#?}", error.problems());
-    assert!(error.to_string().contains("and 4 more"), "{error}");
+    let file = "[node]\nname = \"A B\"\nseeds = [\"a:1\", \"a:1\", \"nowhere\"]\n[cluster]\nshards = 0\nreplication_factor = 2\n[storage]\nsegment_bytes = \"8GiB\"\n";
+    let error = load(file, &[], &[]).expect_err("six problems");
+    assert_eq!(error.problems().len(), 6, "{:#?}", error.problems());
+    assert!(error.to_string().contains("and 5 more"), "{error}");
     assert_eq!(error.to_string().lines().count(), 1);
 }
 

@@ -6,12 +6,16 @@ use super::{
     schema,
     sections::{SECRET_LEN_MIN, is_loopback, is_unspecified, split_address},
 };
+use bytesize::ByteSize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 const NAME_LEN_MAX: usize = 63;
 const SHARDS_MAX: u16 = 1024;
 const REPLICATION_FACTOR_MAX: u8 = 7;
+/// A segment holds a few of the largest records at least; offsets in it have 32 bits.
+const SEGMENT_BYTES_MIN: ByteSize = ByteSize::mib(1);
+const SEGMENT_BYTES_MAX: ByteSize = ByteSize::gib(1);
 /// Heartbeats a replica may miss before it stands for election.
 const HEARTBEATS_PER_ELECTION: u32 = 3;
 
@@ -22,6 +26,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), Error> {
     checker.seeds(config);
     checker.cluster(config);
     checker.secret(config);
+    checker.storage(config);
     checker.replication(config);
     checker.component("transport", config.transport.validate().err());
     checker.component("membership", config.membership.validate().err());
@@ -93,6 +98,15 @@ impl Checker<'_> {
             if !seen.insert(seed) {
                 self.refuse(&["node.seeds"], format!("{seed:?} stands there twice"), "name every seed once");
             }
+        }
+    }
+
+    fn storage(&mut self, config: &Config) {
+        let bytes = config.storage.segment_bytes;
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) {
+            let what = format!("{bytes} is out of range");
+            let fix = format!("choose {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}; the default suits most nodes");
+            self.refuse(&["storage.segment_bytes"], what, fix);
         }
     }
 
