@@ -25,6 +25,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), Error> {
     checker.replication(config);
     checker.component("transport", config.transport.validate().err());
     checker.component("membership", config.membership.validate().err());
+    checker.gateway(config);
     checker.bounds();
     if checker.problems.is_empty() { Ok(()) } else { Err(Error::Invalid(checker.problems)) }
 }
@@ -155,6 +156,12 @@ impl Checker<'_> {
                 "a replica would stand for election before three heartbeats could be missed",
                 "make `election_min` at least three times `heartbeat`",
             );
+        }
+    }
+
+    fn gateway(&mut self, config: &Config) {
+        for problem in config.gateway.problems() {
+            self.refuse(problem.keys, problem.what, problem.fix);
         }
     }
 
