@@ -2,7 +2,7 @@
 
 use super::{
     Config, Error, Problem, Sources,
-    error::Setting,
+    error::{Setting, UNSET},
     schema,
     sections::{SECRET_LEN_MIN, is_loopback, is_unspecified, split_address},
 };
@@ -193,7 +193,7 @@ impl Checker<'_> {
 
     fn setting(&self, key: &str) -> Setting {
         let value = match self.values.get(key) {
-            None | Some(Value::Null) => "unset".into(),
+            None | Some(Value::Null) => UNSET.into(),
             Some(value) => value.to_string(),
         };
         Setting { key: key.to_owned(), value: Some(value), source: self.sources.of(key) }
