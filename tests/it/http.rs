@@ -7,6 +7,7 @@ mod inventory;
 mod operations;
 mod orders;
 mod payments;
+mod session;
 mod till;
 
 use axum::{

@@ -78,3 +78,82 @@ impl Connections {
 fn broken(error: impl Display) -> Error {
     Error::Unanswered(format!("the connection to the gateway broke: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::{Response, body::Incoming, server::conn::http1::Builder, service::service_fn};
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+    use tokio::{net::TcpListener, sync::Barrier};
+
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// A server whose answers are as long as the path says; counts its connections. With a
+    /// barrier, it answers only when so many have asked.
+    async fn server(together: usize) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let authority = listener.local_addr().expect("an address").to_string();
+        let (accepted, barrier) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(together)));
+        let count = accepted.clone();
+        tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                count.fetch_add(1, Ordering::SeqCst);
+                let barrier = barrier.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let barrier = barrier.clone();
+                    async move {
+                        barrier.wait().await;
+                        let length = request.uri().path().trim_start_matches('/').parse().unwrap_or(0);
+                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![b'x'; length]))))
+                    }
+                });
+                tokio::spawn(Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        (authority, accepted)
+    }
+
+    fn request(path: &str) -> Outgoing {
+        Request::get(path).header("host", "x").body(Full::default()).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn idle_connections_are_reused_within_their_bound() {
+        let many = IDLE_MAX + 8;
+        let (authority, accepted) = server(many).await;
+        let connections = Connections::new(authority, CONNECT_TIMEOUT);
+        for _ in 0..2 {
+            let all = futures::future::join_all((0..many).map(|_| connections.exchange(request("/1")))).await;
+            assert!(all.iter().all(Result::is_ok), "{all:?}");
+            assert_eq!(connections.idle.lock().len(), IDLE_MAX);
+        }
+        // The second round dials only for what was not kept.
+        assert_eq!(accepted.load(Ordering::SeqCst), many + 8);
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_not_read() {
+        let (authority, _) = server(1).await;
+        let connections = Connections::new(authority, CONNECT_TIMEOUT);
+        assert!(connections.exchange(request(&format!("/{ANSWER_BYTES_MAX}"))).await.is_ok());
+        let endless = connections.exchange(request(&format!("/{}", ANSWER_BYTES_MAX + 1))).await;
+        assert!(matches!(endless, Err(Error::Unanswered(_))), "{endless:?}");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_not_there_or_has_gone_is_unanswered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let authority = listener.local_addr().expect("an address").to_string();
+        drop(listener);
+        let connections = Connections::new(authority, CONNECT_TIMEOUT);
+        let refused = connections.exchange(request("/1")).await;
+        assert!(matches!(&refused, Err(Error::Unanswered(why)) if why.contains("cannot be reached")), "{refused:?}");
+    }
+}
