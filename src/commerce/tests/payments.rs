@@ -14,7 +14,7 @@ use crate::commerce::{
         self, Action, Amount, Ask, Command, Payment, REFUNDS_MAX, RefundStatus, Rejection, Reply, State, Status,
     },
 };
-use crate::entity::{Entity, codec};
+use crate::entity::{Entity, codec, encode_event};
 use proptest::{collection::vec, prelude::*};
 
 const DAY_MS: u64 = 86_400_000;
@@ -195,6 +195,35 @@ fn a_payment_that_is_not_there_or_is_an_orders_is_not_a_clients_to_change() {
         assert_eq!(ask(&mut world, wanted), Err(belongs.clone()));
     }
     assert_eq!(world.verdict(), Ok(()));
+}
+
+/// An order that takes everything back while a part of it is still being refunded.
+#[test]
+fn a_reversal_waits_for_the_refunds_under_way_and_gives_back_the_rest() {
+    for (answer, rest) in [(Mood::Approve, 70), (Mood::Decline("account_closed"), 100)] {
+        let mut world = World::new();
+        world.put_stock("apple", 5).expect("put");
+        let place = order::Command::Place(Box::new(new_order(&[("apple", 1)])));
+        world.ask::<Order>("ord_1", &place).expect("placed");
+        world.settle(Mood::Approve);
+        let fact = payment::Fact::RefundOpened { refund_id: "part".into(), amount: usd(30) };
+        let event = payment::Event { at_ms: world.now_ms, fact };
+        let kept = world.payments.get_mut(ID).expect("the order's");
+        Payment::evolve(&mut kept.state, &event);
+        kept.history.push(encode_event::<Payment>(&event).expect("encodes"));
+        world.ask::<Order>("ord_1", &order::Command::Cancel { reason: "returned".into() }).expect("confirmed");
+        world.settle(Mood::Approve);
+        assert!(state(&world).reverse_wanted && state(&world).in_flight.is_none(), "it waits");
+        // The gateway's answer to the part, which nobody has sent here.
+        let mut request = world.gateway.ledger["pay_1:capture"].0.clone();
+        (request.operation, request.key, request.amount) = (Operation::Refund, "pay_1:refund".into(), usd(30));
+        let result = world.gateway.run(request, answer);
+        world.ask::<Payment>(ID, &Command::GatewayAnswered { tag: "refund-1#0".into(), result }).expect("awaited");
+        world.run_to_the_end();
+        assert_eq!(world.order("ord_1").status, order::Status::Cancelled);
+        assert_eq!(world.gateway.ledger["pay_1:refund-2"].0.amount, usd(rest));
+        assert_eq!(world.verdict(), Ok(()));
+    }
 }
 
 #[test]

@@ -32,9 +32,10 @@ fn options(till: &Till) -> Options {
     }
 }
 
+/// As a node that is configured so makes it.
 async fn shop_at(till: &Till, nodes: usize) -> Shop {
-    let gateway = HttpGateway::new(&options(till)).expect("valid options");
-    Shop::start_on(ingress::shop::register_with(Cluster::in_memory(nodes), gateway), nodes).await
+    let builder = ingress::shop::register_configured(Cluster::in_memory(nodes), &options(till));
+    Shop::start_on(builder.expect("valid options"), nodes).await
 }
 
 /// Sends until it is known what came of it; a key makes that safe.
@@ -164,6 +165,7 @@ async fn every_payment_ends_and_the_gateways_books_agree_to_the_unit() {
         assert_eq!(payment["status"], expected, "{payment}");
         agrees(&till, payment);
     }
+    shop.stop().await;
     let ledger = till.ledger();
     assert_eq!(ledger.offences, Vec::<String>::new());
     let ours = |member: &str| payments.iter().filter_map(|payment| payment[member]["amount"].as_i64()).sum::<i64>();
@@ -172,8 +174,6 @@ async fn every_payment_ends_and_the_gateways_books_agree_to_the_unit() {
     assert_eq!((ours("captured"), ours("refunded")), (captured, refunded));
     let repeated = ledger.seen.values().filter(|seen| **seen > 1).count();
     assert!(repeated > 20, "the day was bad: only {repeated} keys came more than once");
-    drop(ledger);
-    shop.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,12 +216,11 @@ async fn orders_are_charged_once_while_a_node_is_cut_off_and_the_gateway_has_a_b
         agrees(&till, &payment);
     }
     assert_eq!(confirmed, 12, "a quarter of the cards were declined");
+    shop.stop().await;
     let ledger = till.ledger();
     assert_eq!(ledger.offences, Vec::<String>::new());
     let kept: i64 = ledger.intents.values().map(|intent| intent.captured.unwrap_or(0) - intent.refunded).sum();
     assert_eq!(kept, confirmed * 1999);
-    drop(ledger);
-    shop.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,6 +273,8 @@ async fn the_gateway_is_told_what_the_payment_is_for_and_who_asks() {
     assert_eq!(intent.metadata.get("cart [7]").map(String::as_str), Some("a&b=c d"));
     shop.stop().await;
 
+    let keyless = Options { api_key: None, ..options(&till) };
+    assert!(ingress::shop::register_configured(Cluster::in_memory(1), &keyless).is_err());
     let stranger = Options { api_key: Some(Secret::new("sk_wrong")), ..options(&till) };
     let gateway = HttpGateway::new(&stranger).expect("valid options");
     let shop = Shop::start_on(ingress::shop::register_with(Cluster::in_memory(1), gateway), 1).await;
