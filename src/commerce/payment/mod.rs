@@ -11,16 +11,18 @@
 //! clients create, capture (a part, too), void and refund in parts ([`Ask`]). One of its own
 //! cannot be captured past its validity: a durable timer then has the gateway let go of it.
 //!
-//! At most one gateway operation is in flight, beside the refunds of the ledger ([`Refund`]). When its task gives up without an answer the
-//! outcome is *unknown*, never guessed: the gateway is queried under the same key, ever more
-//! slowly, until it answers; every [`QUERIES_BEFORE_NOTICE`] fruitless rounds the order hears of
-//! it. `Reverse` means "see to it that no money is kept": void, refund or nothing, as soon as
-//! what is in flight has settled. It may overtake the `Authorize` it takes back; the payment is
-//! then voided before it began and the late `Authorize` finds it so.
+//! At most one gateway operation is in flight, beside the refunds of the ledger ([`Refund`]).
+//! When its task gives up without an answer the outcome is *unknown*, never guessed: the gateway
+//! is queried under the same key, ever more slowly, until it answers; every
+//! [`QUERIES_BEFORE_NOTICE`] fruitless rounds the order hears of it. `Reverse` means "see to it
+//! that no money is kept": void, refund or nothing, as soon as what is in flight has settled. It
+//! may overtake the `Authorize` it takes back; the payment is then voided before it began and the
+//! late `Authorize` finds it so.
 //!
-//! Invariants: ONE-KEY-PER-CHARGE; `refunded ≤ captured ≤ authorized`.
+//! Invariants: ONE-KEY-PER-CHARGE; `refunded + pending refunds ≤ captured ≤ authorized`.
 
 mod ask;
+mod expiry;
 mod messages;
 mod refund;
 mod request;
@@ -50,14 +52,13 @@ pub const QUERIES_BEFORE_NOTICE: u32 = 3;
 const QUERY_WAIT_MIN_MS: u64 = 5_000;
 const QUERY_WAIT_MAX_MS: u64 = 600_000;
 const QUERY_TIMER: &str = "query";
-const EXPIRY_TIMER: &str = "expiry";
-/// The wait before the gateway is asked again to let go of what has run out, if it refused.
-const EXPIRY_WAIT_MS: u64 = 3_600_000;
 /// How long one attempt at the gateway may take, in milliseconds.
 pub const ATTEMPT_TIMEOUT_MS: u64 = 10_000;
 /// One task: about a minute of attempts before the outcome counts as unknown.
 const RETRY: Retry =
     Retry { attempts_max: 8, backoff_min_ms: 100, backoff_max_ms: 10_000, attempt_timeout_ms: ATTEMPT_TIMEOUT_MS };
+/// What is kept of a gateway's reason or a task's error.
+const REASON_BYTES_MAX: usize = 200;
 /// The most refunds in one payment's ledger, refused ones included.
 pub const REFUNDS_MAX: u16 = 100;
 /// The longest id of a payment of its own, in bytes; with the step behind it, it is a gateway key.
@@ -163,6 +164,11 @@ impl Step<'_> {
 
     fn gateway_answered(&mut self, tag: &str, result: Result<GatewayResponse, String>) {
         let Some((in_flight, round)) = self.draft.state.awaited(tag) else { return };
+        // Whoever wrote the gateway, what it says is kept and shown.
+        let result = match result {
+            Ok(GatewayResponse::Declined { reason }) => Ok(GatewayResponse::Declined { reason: clipped(reason) }),
+            other => other.map_err(clipped),
+        };
         let outcome = match result {
             // An answer to this key is good whichever round asked for it.
             Ok(GatewayResponse::Approved { reference }) => Ok(reference),
@@ -228,7 +234,7 @@ impl Step<'_> {
             (Operation::Void, Err(reason)) if reason == AUTHORIZATION_EXPIRED => (Fact::AuthorizationExpired, None),
             (Operation::Refund, Ok(reference)) => (Fact::Refunded { reference }, None),
             (Operation::Void | Operation::Refund | Operation::Query, Err(reason)) => {
-                let wait_ms = if self.draft.state.expiring { EXPIRY_WAIT_MS } else { 0 };
+                let wait_ms = self.wait_after_refusal_ms();
                 self.emit(Fact::ReversalDeclined { reason: reason.clone() });
                 self.watch_expiry(wait_ms);
                 return self.tell_order(order::Command::PaymentUnresolved { reason });
@@ -251,30 +257,6 @@ impl Step<'_> {
 
     fn captures_at_once(&self) -> bool {
         self.draft.state.capture_at_once && self.draft.state.status == Status::Authorized
-    }
-
-    /// Sees to it that an authorization does not last for ever: the timer is set while there is
-    /// one that nothing is being done about, for `wait_ms` from now at the earliest.
-    fn watch_expiry(&mut self, wait_ms: u64) {
-        let state = &self.draft.state;
-        let Some(expires_at_ms) = state.expires_at_ms else { return };
-        self.draft.effect(if state.status == Status::Authorized {
-            let at_ms = expires_at_ms.max(self.context.now_ms.saturating_add(wait_ms));
-            Effect::schedule::<Payment>(EXPIRY_TIMER, at_ms, &Command::ExpiryDue)
-        } else {
-            Effect::cancel_schedule(EXPIRY_TIMER)
-        });
-    }
-
-    /// What is in flight settles first; if it leaves the authorization standing, it sets the
-    /// timer again.
-    fn expiry_due(&mut self) {
-        let state = &self.draft.state;
-        let due = state.status == Status::Authorized && state.has_run_out(self.context.now_ms);
-        if due && state.in_flight.is_none() {
-            self.emit(Fact::ExpiryRequested);
-            self.run_in_flight();
-        }
     }
 
     /// Starts the reversal that is wanted, or reports that nothing is left to reverse.
@@ -334,6 +316,13 @@ impl Step<'_> {
     fn tell(&mut self, order_id: String, command: order::Command) {
         self.draft.effect(Effect::tell::<Order>(order_id, &command));
     }
+}
+
+/// The first [`REASON_BYTES_MAX`] bytes, or a little less where they would end inside of a character.
+fn clipped(mut reason: String) -> String {
+    let end = (0..=REASON_BYTES_MAX).rev().find(|at| reason.is_char_boundary(*at));
+    reason.truncate(end.unwrap_or(0));
+    reason
 }
 
 fn query_wait_ms(round: u32) -> u64 {

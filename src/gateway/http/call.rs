@@ -33,7 +33,8 @@ impl Call {
                 form.field("payment_method", &request.payment_method);
                 form.field("capture", "false");
                 form.field("metadata[payment_id]", request.payment_id());
-                for (key, value) in &request.metadata {
+                // Ours is the name that the gateway's books are searched by.
+                for (key, value) in request.metadata.iter().filter(|(key, _)| *key != "payment_id") {
                     form.field(&format!("metadata[{key}]"), value);
                 }
                 "/v1/payment_intents".to_owned()
@@ -104,7 +105,7 @@ mod tests {
             payment_method: "pm card/ö+&=".into(),
             amount: Money::new(1999, "KWD".parse().expect("known")).expect("in range"),
             authorization: Some("pi_1/..".into()),
-            metadata: [("cart".to_owned(), "a b".to_owned())].into(),
+            metadata: [("cart", "a b"), ("payment_id", "pay_2")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         };
         Call::of(&request).expect("complete")
     }
