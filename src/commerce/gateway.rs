@@ -40,7 +40,7 @@ pub struct GatewayRequest {
     pub amount: Money,
     /// The gateway's reference of the authorization; absent while there is none.
     pub authorization: Option<String>,
-    /// With an authorization: what the client keeps with the payment.
+    /// With an authorization: what the client keeps with the payment, or the order it belongs to.
     pub metadata: BTreeMap<String, String>,
 }
 

@@ -298,7 +298,7 @@ impl Step<'_> {
             payment_method: state.payment_method.clone(),
             amount,
             authorization: state.authorization.clone(),
-            metadata: if operation == Operation::Authorize { state.metadata.clone() } else { BTreeMap::new() },
+            metadata: if operation == Operation::Authorize { told_to_gateway(state) } else { BTreeMap::new() },
         };
         self.draft.effect(task(&request, in_flight.tag()));
     }
@@ -316,6 +316,12 @@ impl Step<'_> {
     fn tell(&mut self, order_id: String, command: order::Command) {
         self.draft.effect(Effect::tell::<Order>(order_id, &command));
     }
+}
+
+/// What the gateway keeps with the charge, for people who compare the books.
+fn told_to_gateway(state: &State) -> BTreeMap<String, String> {
+    let order_id = state.order_id.clone().map(|order_id| ("order_id".to_owned(), order_id));
+    state.metadata.clone().into_iter().chain(order_id).collect()
 }
 
 /// The first [`REASON_BYTES_MAX`] bytes, or a little less where they would end inside of a character.

@@ -214,6 +214,9 @@ async fn orders_are_charged_once_while_a_node_is_cut_off_and_the_gateway_has_a_b
         confirmed += i64::from(order["status"] == "confirmed");
         let payment = settled(&shop, order["payment_id"].as_str().expect("an id"), "its payment ends").await;
         agrees(&till, &payment);
+        if let Some(intent) = account(&till, payment["id"].as_str().expect("an id")) {
+            assert_eq!(intent.metadata.get("order_id"), Some(id), "the books can be compared");
+        }
     }
     assert_eq!(confirmed, 12, "a quarter of the cards were declined");
     shop.stop().await;
