@@ -25,6 +25,7 @@
 //! | [`catalog`] | cluster id, roster, shard map; bootstrap from a seed list | replication |
 //! | [`shard`] | applied state, entity actors, outbox, timers, tasks | replication, entity |
 //! | [`cluster`] | wires it all up: [`Cluster`], builder, ordered shutdown | all of the above |
+//! | [`gateway`] | card gateways: the trait, the sandbox, one over HTTP | commerce, cluster |
 //! | [`ingress`], [`cli`] | HTTP and command line | anything; nothing knows them |
 
 pub mod catalog;
@@ -33,6 +34,7 @@ pub mod cluster;
 pub mod commerce;
 pub mod config;
 pub mod entity;
+pub mod gateway;
 pub mod ingress;
 pub mod membership;
 pub mod replication;

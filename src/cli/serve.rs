@@ -4,9 +4,11 @@ use crate::{Cluster, Config, cluster::StartError, ingress};
 use std::{future::Future, io};
 use tokio::net::TcpListener;
 
-/// Starts a node with the shop on it.
+/// Starts a node with the shop and its payment gateway on it.
 pub(super) async fn start(config: Config) -> Result<Cluster, StartError> {
-    ingress::shop::register(Cluster::builder(config)).start().await
+    let gateway = config.gateway.clone();
+    let builder = ingress::shop::register_configured(Cluster::builder(config), &gateway);
+    builder.map_err(|invalid| StartError::Config(invalid.to_string()))?.start().await
 }
 
 /// Serves until `shutdown`, then finishes the requests in flight.

@@ -2,6 +2,13 @@
 
 use crate::entity::EntityKey;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+pub const METADATA_KEYS_MAX: usize = 20;
+const METADATA_KEY_CHARS_MAX: usize = 40;
+const METADATA_VALUE_CHARS_MAX: usize = 500;
+/// The longest name of a payment method, in characters.
+pub const PAYMENT_METHOD_CHARS_MAX: usize = 128;
 
 /// One wrong field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -44,6 +51,24 @@ impl Checks {
         if value.len() > bytes_max || EntityKey::new("", value).is_err() {
             let detail = format!("must have 1 to {bytes_max} visible ASCII characters, none of them '/'");
             self.wrong(field, detail);
+        }
+    }
+
+    /// What a client keeps with a resource, for its own use.
+    pub fn metadata(&mut self, metadata: &BTreeMap<String, String>) {
+        if metadata.len() > METADATA_KEYS_MAX {
+            self.wrong("metadata", format!("must have at most {METADATA_KEYS_MAX} keys, has {}", metadata.len()));
+        }
+        for (key, value) in metadata.iter().take(METADATA_KEYS_MAX) {
+            let shown: String = key.chars().take(METADATA_KEY_CHARS_MAX).collect();
+            let field = format!("metadata.{shown}");
+            let key_chars = key.chars().count();
+            if key_chars == 0 || key_chars > METADATA_KEY_CHARS_MAX {
+                self.wrong(&field, format!("a key has 1 to {METADATA_KEY_CHARS_MAX} characters"));
+            }
+            if value.chars().count() > METADATA_VALUE_CHARS_MAX {
+                self.wrong(&field, format!("must have at most {METADATA_VALUE_CHARS_MAX} characters"));
+            }
         }
     }
 

@@ -11,7 +11,7 @@
 use super::Money;
 use crate::entity::codec;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// The task handler, and its queue, that talks to the gateway.
 pub const HANDLER: &str = "payment-gateway";
@@ -40,6 +40,8 @@ pub struct GatewayRequest {
     pub amount: Money,
     /// The gateway's reference of the authorization; absent while there is none.
     pub authorization: Option<String>,
+    /// With an authorization: what the client keeps with the payment, or the order it belongs to.
+    pub metadata: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,11 @@ pub enum GatewayResponse {
 }
 
 impl GatewayRequest {
+    /// The payment it is about.
+    pub fn payment_id(&self) -> &str {
+        self.key.rsplit_once(':').map_or(&self.key, |(payment_id, _)| payment_id)
+    }
+
     /// The task payload.
     pub fn encode(&self) -> Result<Vec<u8>, codec::Error> {
         codec::encode("gateway request", self)
@@ -133,6 +140,7 @@ mod tests {
             payment_method: "pm_card_ok".into(),
             amount,
             authorization: Some("auth_1".into()),
+            metadata: [("cart".to_owned(), "7".to_owned())].into(),
         };
         assert_eq!(GatewayRequest::decode(&request.encode().expect("encodes")), Ok(request));
         let response = GatewayResponse::Declined { reason: "card_declined".into() };

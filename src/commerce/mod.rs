@@ -38,5 +38,5 @@ mod tests;
 pub use fields::FieldError;
 pub use money::{Currency, Money};
 pub use order::{CancelOrder, Order, OrderView, PlaceOrder};
-pub use payment::{Payment, PaymentView};
+pub use payment::{CreatePayment, Payment, PaymentView};
 pub use stock::{AdjustStock, PutStock, Stock, StockView};

@@ -184,6 +184,42 @@ mod tests {
         }
     }
 
+    /// Every currency that does not have two digits; a wrong one here would charge a hundredfold.
+    #[test]
+    fn currencies_without_two_digits_are_exactly_these() {
+        let of = |exponent: u8| {
+            let codes = currencies::TABLE.iter().filter(|(_, digits)| *digits == exponent);
+            codes.map(|(code, _)| std::str::from_utf8(code).expect("ASCII")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of(0), "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF");
+        assert_eq!(of(3), "BHD IQD JOD KWD LYD OMR TND");
+        assert_eq!(of(4), "CLF UYW");
+        assert!(currencies::TABLE.iter().all(|(_, digits)| matches!(digits, 0 | 2..=4)));
+    }
+
+    #[test]
+    fn the_largest_amount_is_exact_as_a_json_number_of_any_reader() {
+        let largest = serde_json::to_value(money(AMOUNT_MAX, "CLF")).expect("serialises");
+        assert_eq!(largest["amount"].as_f64().map(|double| double as i64), Some(AMOUNT_MAX));
+        assert_eq!(money(AMOUNT_MAX, "CLF").to_string(), "99999999999.9999 CLF");
+        assert_eq!(serde_json::from_value::<Money>(largest).expect("read back"), money(AMOUNT_MAX, "CLF"));
+    }
+
+    #[test]
+    fn what_is_not_a_whole_amount_of_a_known_currency_is_not_read_as_money() {
+        for bad in [
+            r#"{"amount":19.99,"currency":"USD"}"#,
+            r#"{"amount":1e3,"currency":"USD"}"#,
+            r#"{"amount":"5","currency":"USD"}"#,
+            r#"{"amount":1000000000000000,"currency":"USD"}"#,
+            r#"{"amount":18446744073709551616,"currency":"USD"}"#,
+            r#"{"amount":5,"currency":"usd"}"#,
+            r#"{"amount":5}"#,
+        ] {
+            assert!(serde_json::from_str::<Money>(bad).is_err(), "{bad}");
+        }
+    }
+
     #[test]
     fn unknown_and_malformed_codes_are_refused() {
         for code in ["", "usd", "US", "USDX", "XXX", "ZZZ", "XAU", "€€€"] {
@@ -217,6 +253,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_amount_is_shown_with_the_digits_of_its_currency(
+            amount in 0..=AMOUNT_MAX, at in 0..currencies::TABLE.len()
+        ) {
+            let (code, exponent) = currencies::TABLE[at];
+            let shown = money(amount, std::str::from_utf8(&code).expect("ASCII")).to_string();
+            let (number, _) = shown.split_once(' ').expect("number and code");
+            let digits = number.split_once('.').map_or(0, |(_, part)| part.len());
+            prop_assert_eq!(digits, usize::from(exponent));
+            prop_assert_eq!(number.replace('.', "").parse::<i64>(), Ok(amount), "no digit is lost");
+        }
+
+        #[test]
+        fn money_survives_its_encodings(amount in 0..=AMOUNT_MAX, at in 0..currencies::TABLE.len()) {
+            let (code, _) = currencies::TABLE[at];
+            let sum = money(amount, std::str::from_utf8(&code).expect("ASCII"));
+            let stored = crate::entity::codec::encode("money", &sum).expect("encodes");
+            prop_assert_eq!(crate::entity::codec::decode::<Money>("money", &stored), Ok(sum));
+            let sent = serde_json::to_string(&sum).expect("serialises");
+            prop_assert_eq!(serde_json::from_str::<Money>(&sent).expect("read back"), sum);
+        }
+
         #[test]
         fn arithmetic_agrees_with_wide_integers(a in 0..=AMOUNT_MAX, b in 0..=AMOUNT_MAX, times: u32) {
             let (x, y) = (money(a, "USD"), money(b, "USD"));

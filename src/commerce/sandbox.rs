@@ -88,6 +88,7 @@ mod tests {
             payment_method: method.into(),
             amount: Money::new(100, "USD".parse().expect("known")).expect("in range"),
             authorization: None,
+            metadata: Default::default(),
         }
     }
 

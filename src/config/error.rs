@@ -3,6 +3,9 @@
 use super::{Source, secret};
 use std::{fmt, path::PathBuf};
 
+/// How the value of a key without one is shown: that is no secret.
+pub(super) const UNSET: &str = "unset";
+
 /// Why a configuration was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -75,7 +78,7 @@ impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`", self.key)?;
         match &self.value {
-            Some(_) if secret::is_secret(&self.key) => write!(f, " = {}", secret::REDACTED)?,
+            Some(value) if secret::is_secret(&self.key) && value != UNSET => write!(f, " = {}", secret::REDACTED)?,
             Some(value) => write!(f, " = {value}")?,
             None => {}
         }

@@ -61,6 +61,8 @@ pub struct Config {
     pub shard: crate::shard::Options,
     /// The HTTP interface.
     pub http: crate::ingress::Options,
+    /// The card gateway behind payments.
+    pub gateway: crate::gateway::Options,
     /// Logs and metrics.
     pub telemetry: crate::telemetry::Options,
 }

@@ -218,3 +218,23 @@ fn bounds_of_nothing_are_refused() {
         assert!(message.contains(key), "{key}: {message}");
     }
 }
+
+#[test]
+fn a_gateway_is_checked_as_a_whole_and_its_key_is_never_shown() {
+    let message = refusal("[gateway]\nkind = \"http\"\nbase_url = \"https://api.example\"\n", &[], &[]);
+    assert!(message.contains("`gateway.base_url` = \"https://api.example\"") && message.contains("TLS"), "{message}");
+    assert!(
+        message.contains("`gateway.api_key` = unset") && message.contains("QUORATE__GATEWAY__API_KEY"),
+        "{message}"
+    );
+    let message = refusal("[gateway]\nkind = \"stripe\"\n", &[], &[]);
+    assert!(message.contains("`gateway.kind` = \"stripe\"") && message.contains("sandbox"), "{message}");
+    let key = [("QUORATE__GATEWAY__API_KEY", "sk_live_4242")];
+    let loaded = load("[gateway]\nkind = \"http\"\nbase_url = \"http://127.0.0.1:1\"\n", &key, &[]).expect("valid");
+    assert_eq!(loaded.config.gateway.api_key.as_ref().map(Secret::expose), Some("sk_live_4242"));
+    for shown in [loaded.config.show(&loaded.sources), format!("{:?}", loaded.config)] {
+        assert!(!shown.contains("sk_live_4242"), "{shown}");
+    }
+    let message = refusal("[gateway]\nauthorization_validity = \"0s\"\n", &[], &[]);
+    assert!(message.contains("`gateway.authorization_validity` = \"0s\""), "{message}");
+}

@@ -2,7 +2,7 @@
 
 use super::{
     Config, Error, Problem, Sources,
-    error::Setting,
+    error::{Setting, UNSET},
     schema,
     sections::{SECRET_LEN_MIN, is_loopback, is_unspecified, split_address},
 };
@@ -30,6 +30,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), Error> {
     checker.replication(config);
     checker.component("transport", config.transport.validate().err());
     checker.component("membership", config.membership.validate().err());
+    checker.gateway(config);
     checker.bounds();
     if checker.problems.is_empty() { Ok(()) } else { Err(Error::Invalid(checker.problems)) }
 }
@@ -172,6 +173,12 @@ impl Checker<'_> {
         }
     }
 
+    fn gateway(&mut self, config: &Config) {
+        for problem in config.gateway.problems() {
+            self.refuse(problem.keys, problem.what, problem.fix);
+        }
+    }
+
     /// What a component says of its own section: its sentence, with the keys it names.
     fn component(&mut self, section: &str, refusal: Option<impl ToString>) {
         let Some(text) = refusal.map(|refusal| refusal.to_string()) else { return };
@@ -200,7 +207,7 @@ impl Checker<'_> {
 
     fn setting(&self, key: &str) -> Setting {
         let value = match self.values.get(key) {
-            None | Some(Value::Null) => "unset".into(),
+            None | Some(Value::Null) => UNSET.into(),
             Some(value) => value.to_string(),
         };
         Setting { key: key.to_owned(), value: Some(value), source: self.sources.of(key) }

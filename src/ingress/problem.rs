@@ -63,6 +63,8 @@ codes! {
         "Read the resource: `state` says where it is, `allowed` where it can go from there.";
     Conflict "conflict" CONFLICT "The request contradicts the resource as it is"
         "Read the resource, correct the request as the detail says, and send it with a new key.";
+    PaymentBelongsToOrder "payment-belongs-to-order" CONFLICT "The payment is driven by its order"
+        "Cancel the order before it ships, or return what was shipped: the order voids or refunds its payment.";
     VersionMismatch "version-mismatch" PRECONDITION_FAILED "The resource has changed"
         "Read the resource again and send its `ETag` as `If-Match`.";
     PayloadTooLarge "payload-too-large" PAYLOAD_TOO_LARGE "The body is too large"

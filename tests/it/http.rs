@@ -1,18 +1,22 @@
 //! The HTTP contract (API.md) over clusters in memory: requests go straight into the router.
 
 mod bad_input;
+mod gateway;
 mod idempotency;
 mod inventory;
 mod operations;
 mod orders;
+mod payments;
+mod session;
 mod tasks;
+mod till;
 
 use axum::{
     Router,
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode},
 };
-use quorate::{Cluster, ingress};
+use quorate::{Cluster, cluster::Builder, ingress};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tower::ServiceExt;
@@ -27,8 +31,12 @@ struct Shop {
 
 impl Shop {
     async fn start(nodes: usize) -> Self {
+        Self::start_on(ingress::shop::register(Cluster::in_memory(nodes)), nodes).await
+    }
+
+    /// On a builder that knows the shop.
+    async fn start_on(builder: Builder, nodes: usize) -> Self {
         crate::logs();
-        let builder = ingress::shop::register(Cluster::in_memory(nodes));
         let cluster = builder.start().await.expect("a cluster in memory starts");
         let mut routers = Vec::new();
         for node in 0..nodes {

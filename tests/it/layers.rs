@@ -47,6 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "shard::Options",
             "telemetry::Options",
             "ingress::Options",
+            "gateway::Options",
         ],
     ),
     (
@@ -64,7 +65,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "telemetry"]),
+    // It carries what payments ask for, as a task of the runtime.
+    ("gateway", &["commerce", "cluster::TaskContext", "cluster::TaskError", "config::Secret"]),
+    ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry"]),
     // The command line may use anything, and nothing uses it.
     (
         "cli",
@@ -81,6 +84,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "Config",
             "cluster",
             "Cluster",
+            "gateway",
             "ingress",
             "telemetry",
         ],

@@ -3,7 +3,7 @@
 use super::{Command, Details};
 use crate::commerce::{
     Currency, Money,
-    fields::{Checks, FieldError},
+    fields::{Checks, FieldError, PAYMENT_METHOD_CHARS_MAX},
     money::AMOUNT_MAX,
     stock::SKU_BYTES_MAX,
 };
@@ -13,12 +13,8 @@ use std::collections::BTreeMap;
 pub const LINES_MAX: usize = 100;
 /// The most units on one line.
 pub const QUANTITY_MAX: i64 = 1_000_000;
-pub const METADATA_KEYS_MAX: usize = 20;
-const METADATA_KEY_CHARS_MAX: usize = 40;
-const METADATA_VALUE_CHARS_MAX: usize = 500;
 const CANCEL_REASON_CHARS_MAX: usize = 500;
 const CUSTOMER_ID_CHARS_MAX: usize = 128;
-const PAYMENT_METHOD_CHARS_MAX: usize = 128;
 /// How long stock is held for an order that is not paid, in milliseconds.
 pub const RESERVATION_TTL_MS: u64 = 15 * 60 * 1000;
 
@@ -89,7 +85,7 @@ impl PlaceOrder {
         if let Err(too_much) = total_units(&items) {
             checks.wrong("items", too_much);
         }
-        check_metadata(&mut checks, &self.metadata);
+        checks.metadata(&self.metadata);
         let Ok(currency) = currency else {
             return checks.finish(()).and(Err(Vec::new()));
         };
@@ -160,21 +156,4 @@ fn total_units(items: &[Item]) -> Result<i64, String> {
         sum.checked_add(line).filter(|sum| *sum <= AMOUNT_MAX)
     };
     items.iter().try_fold(0, add).ok_or_else(|| format!("the total must be at most {AMOUNT_MAX} minor units"))
-}
-
-fn check_metadata(checks: &mut Checks, metadata: &BTreeMap<String, String>) {
-    if metadata.len() > METADATA_KEYS_MAX {
-        checks.wrong("metadata", format!("must have at most {METADATA_KEYS_MAX} keys, has {}", metadata.len()));
-    }
-    for (key, value) in metadata.iter().take(METADATA_KEYS_MAX) {
-        let shown: String = key.chars().take(METADATA_KEY_CHARS_MAX).collect();
-        let field = format!("metadata.{shown}");
-        let key_chars = key.chars().count();
-        if key_chars == 0 || key_chars > METADATA_KEY_CHARS_MAX {
-            checks.wrong(&field, format!("a key has 1 to {METADATA_KEY_CHARS_MAX} characters"));
-        }
-        if value.chars().count() > METADATA_VALUE_CHARS_MAX {
-            checks.wrong(&field, format!("must have at most {METADATA_VALUE_CHARS_MAX} characters"));
-        }
-    }
 }

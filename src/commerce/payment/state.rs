@@ -1,15 +1,16 @@
 //! What a payment remembers.
 
-use super::{Authorize, Event, Fact};
+use super::{Authorize, Event, Fact, NewPayment, Refund, Status};
 use crate::commerce::{Money, gateway::Operation};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     pub status: Status,
-    /// Absent while the payment does not exist.
+    /// The order it belongs to. A payment of its own has none.
     pub order_id: Option<String>,
-    /// What is (to be) authorized.
+    /// What is (to be) authorized; absent if it was voided before it began.
     pub amount: Option<Money>,
     pub payment_method: String,
     /// The gateway's reference of the authorization.
@@ -27,22 +28,20 @@ pub struct State {
     pub reason: Option<String>,
     pub created_at_ms: u64,
     pub updated_at_ms: u64,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    #[default]
-    Created,
-    Authorizing,
-    Authorized,
-    Capturing,
-    Captured,
-    Declined,
-    Voided,
-    AuthorizationExpired,
-    /// The gateway has not said what became of the operation in flight.
-    Unknown,
+    pub metadata: BTreeMap<String, String>,
+    /// Capture all of it as soon as it is authorized.
+    pub capture_at_once: bool,
+    /// Until when it may be captured. The payment of an order has no end of its own: its saga
+    /// captures or reverses it as soon as the stock has answered.
+    pub expires_at_ms: Option<u64>,
+    /// Minor units of the capture in flight, where that is less than the amount.
+    pub capturing_part: Option<i64>,
+    /// Definite refusals to capture so far: each frees its key for a new one.
+    pub captures_declined: u16,
+    /// The void in flight is there because the authorization ran out.
+    pub expiring: bool,
+    /// Partial refunds, oldest first; at most [`super::REFUNDS_MAX`].
+    pub refunds: Vec<Refund>,
 }
 
 /// One gateway operation under way.
@@ -69,38 +68,8 @@ impl InFlight {
     }
 }
 
-impl Status {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Authorizing => "authorizing",
-            Self::Authorized => "authorized",
-            Self::Capturing => "capturing",
-            Self::Captured => "captured",
-            Self::Declined => "declined",
-            Self::Voided => "voided",
-            Self::AuthorizationExpired => "authorization_expired",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// Where a payment may go from here. The table of docs/shop.md.
-    pub fn allowed(self) -> &'static [Status] {
-        use Status::*;
-        match self {
-            Created => &[Authorizing, Voided],
-            Authorizing => &[Authorized, Declined, Unknown],
-            Authorized => &[Capturing, Voided, AuthorizationExpired, Unknown],
-            Capturing => &[Captured, Authorized, AuthorizationExpired, Unknown],
-            Captured => &[Unknown],
-            Unknown => &[Authorized, Declined, Captured, Voided, AuthorizationExpired],
-            Declined | Voided | AuthorizationExpired => &[],
-        }
-    }
-}
-
 /// The gateway's word for an authorization that ran out before it was captured.
-const AUTHORIZATION_EXPIRED: &str = "authorization_expired";
+pub(super) const AUTHORIZATION_EXPIRED: &str = "authorization_expired";
 
 impl State {
     pub(super) fn apply(&mut self, event: &Event) {
@@ -112,26 +81,21 @@ impl State {
                 self.settle(Status::Authorized);
             }
             Fact::Declined { reason } => self.settle_for(Status::Declined, reason),
-            Fact::CaptureRequested => {
-                self.status = Status::Capturing;
-                self.start(Operation::Capture, 1);
-            }
+            Fact::CaptureRequested => self.begin_capture(None),
+            Fact::PartCaptureRequested { amount } => self.begin_capture(Some(amount.amount())),
             Fact::Captured { .. } => {
-                self.captured = self.amount.map_or(0, |money| money.amount());
+                self.captured = self.amount_of_capture();
                 self.settle(Status::Captured);
             }
-            Fact::CaptureDeclined { reason } if reason == AUTHORIZATION_EXPIRED => {
-                self.settle_for(Status::AuthorizationExpired, reason);
-            }
-            Fact::CaptureDeclined { reason } => self.settle_for(Status::Authorized, reason),
+            Fact::CaptureDeclined { reason } => self.capture_declined(reason),
             Fact::VoidedBeforeAuthorization { order_id } => {
                 self.order_id = Some(order_id.clone());
                 self.created_at_ms = event.at_ms;
                 self.settle(Status::Voided);
             }
             Fact::ReversalRequested => self.reverse_wanted = true,
-            Fact::VoidRequested => self.start(Operation::Void, self.reversals_declined + 1),
-            Fact::RefundRequested => self.start(Operation::Refund, self.reversals_declined + 1),
+            Fact::VoidRequested => self.start(Operation::Void, self.reversals_declined.saturating_add(1)),
+            Fact::RefundRequested => self.start(Operation::Refund, self.next_reversal()),
             Fact::Voided { .. } => self.settle(Status::Voided),
             Fact::Refunded { .. } => {
                 self.refunded = self.captured;
@@ -140,6 +104,7 @@ impl State {
             Fact::ReversalDeclined { reason } => {
                 self.reversals_declined = self.reversals_declined.saturating_add(1);
                 self.reverse_wanted = false;
+                self.expiring = false;
                 let back = if self.captured > 0 { Status::Captured } else { Status::Authorized };
                 self.settle_for(back, reason);
             }
@@ -150,16 +115,80 @@ impl State {
                     in_flight.round = in_flight.round.saturating_add(1);
                 }
             }
+            Fact::Created(payment) => self.create(payment, event.at_ms),
+            Fact::ExpiryRequested => {
+                self.expiring = true;
+                self.start(Operation::Void, self.reversals_declined.saturating_add(1));
+            }
+            Fact::AuthorizationExpired => {
+                self.expiring = false;
+                self.settle_for(Status::AuthorizationExpired, AUTHORIZATION_EXPIRED);
+            }
+            Fact::RefundOpened { refund_id, amount } => self.open_refund(refund_id, *amount, event.at_ms),
+            Fact::RefundSucceeded { refund_id, .. } => self.refund_succeeded(refund_id),
+            Fact::RefundFailed { refund_id, reason } => self.refund_failed(refund_id, reason),
+            Fact::RefundUnknown { refund_id, error } => self.refund_unknown(refund_id, error),
         }
     }
 
+    /// Whether anything ever happened to it.
+    pub fn exists(&self) -> bool {
+        self.amount.is_some() || self.order_id.is_some()
+    }
+
+    /// Whether the time in which it may be captured is over.
+    pub fn has_run_out(&self, now_ms: u64) -> bool {
+        self.expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms)
+    }
+
+    /// The operation that a task of this tag was for, and the task's round, if its answer is
+    /// still awaited.
+    pub(super) fn awaited(&self, tag: &str) -> Option<(InFlight, u32)> {
+        let refunds = self.refunds.iter().filter(|refund| refund.is_pending()).map(Refund::in_flight);
+        let mut all = self.in_flight.into_iter().chain(refunds);
+        all.find_map(|in_flight| in_flight.round_of(tag).map(|round| (in_flight, round)))
+    }
+
     /// The amount a gateway operation is about.
-    pub(super) fn amount_of(&self, operation: Operation) -> Option<Money> {
+    pub(super) fn amount_of(&self, in_flight: InFlight) -> Option<Money> {
         let amount = self.amount?;
-        match operation {
-            Operation::Refund => Money::new(self.captured - self.refunded, amount.currency()).ok(),
-            _ => Some(amount),
-        }
+        let units = match (in_flight.operation, self.refund_of(in_flight)) {
+            (Operation::Refund, Some(refund)) => refund.amount,
+            (Operation::Refund, None) => self.captured - self.refunded,
+            (Operation::Capture, _) => self.amount_of_capture(),
+            _ => amount.amount(),
+        };
+        Money::new(units, amount.currency()).ok()
+    }
+
+    fn amount_of_capture(&self) -> i64 {
+        self.capturing_part.or(self.amount.map(|money| money.amount())).unwrap_or(0)
+    }
+
+    fn create(&mut self, payment: &NewPayment, at_ms: u64) {
+        self.status = Status::Authorizing;
+        self.amount = Some(payment.amount);
+        self.payment_method = payment.payment_method.clone();
+        self.metadata = payment.metadata.clone();
+        self.capture_at_once = payment.capture;
+        self.created_at_ms = at_ms;
+        // From its creation and not from its authorization: what is lost on the way must not make
+        // it last longer here than at the gateway.
+        self.expires_at_ms = Some(at_ms.saturating_add(payment.authorization_valid_ms));
+        self.start(Operation::Authorize, 1);
+    }
+
+    fn begin_capture(&mut self, part: Option<i64>) {
+        self.status = Status::Capturing;
+        self.capturing_part = part;
+        self.start(Operation::Capture, self.captures_declined.saturating_add(1));
+    }
+
+    fn capture_declined(&mut self, reason: &str) {
+        self.captures_declined = self.captures_declined.saturating_add(1);
+        self.capturing_part = None;
+        let expired = reason == AUTHORIZATION_EXPIRED;
+        self.settle_for(if expired { Status::AuthorizationExpired } else { Status::Authorized }, reason);
     }
 
     fn begin(&mut self, request: &Authorize, at_ms: u64) {

@@ -14,6 +14,7 @@ use crate::commerce::{
     stock::{self, Leg, Route, Stock, Undo, UndoLeg},
 };
 use proptest::{collection::vec, prelude::*};
+use std::collections::BTreeSet;
 
 /// Tells one entity all of it, letting a little time pass in between, and replays it.
 fn tell_all<E: Kind>(id: &str, commands: Vec<(E::Command, u64)>) -> Kept<E> {
@@ -55,13 +56,25 @@ fn stock_command() -> impl Strategy<Value = stock::Command> {
     ]
 }
 
-fn payment_command() -> impl Strategy<Value = payment::Command> {
+/// Anything at all that a payment may be told, at the right time or not.
+fn payment_command(own: bool) -> impl Strategy<Value = payment::Command> {
+    use payment::Command::{Ask, Authorize, Capture, ExpiryDue, GatewayAnswered, QueryDue, RefundQueryDue, Reverse};
     let order_id = || "ord_1".to_owned();
-    let amount = Money::new(500, "EUR".parse().expect("known")).expect("in range");
-    let authorize = payment::Authorize { order_id: order_id(), amount, payment_method: "pm_card_ok".into() };
-    let operation = prop_oneof![Just("authorize"), Just("capture"), Just("void"), Just("refund")];
+    let money = |amount, code: &str| Money::new(amount, code.parse().expect("known")).expect("in range");
+    let new = payment::NewPayment {
+        amount: money(500, "EUR"),
+        payment_method: "pm_card_ok".into(),
+        capture: false,
+        metadata: Default::default(),
+        authorization_valid_ms: 1000,
+    };
+    let authorize =
+        payment::Authorize { order_id: order_id(), amount: money(500, "EUR"), payment_method: "pm_card_ok".into() };
+    let operation = prop_oneof![
+        1 => Just("authorize"), 1 => Just("capture"), 1 => Just("void"), 3 => Just("refund"),
+    ];
     let tag =
-        (operation, 1..3u8, 0..3u8).prop_map(|(operation, number, round)| format!("{operation}-{number}#{round}"));
+        (operation, 1..5u8, 0..3u8).prop_map(|(operation, number, round)| format!("{operation}-{number}#{round}"));
     let answer = prop_oneof![
         4 => Just(Ok(GatewayResponse::Approved { reference: "ref".into() })),
         1 => prop_oneof![Just("card_declined"), Just("authorization_expired")]
@@ -69,12 +82,29 @@ fn payment_command() -> impl Strategy<Value = payment::Command> {
         1 => Just(Ok(GatewayResponse::NotFound)),
         1 => Just(Err("timed out".to_owned())),
     ];
+    let amount = prop_oneof![
+        2 => Just(None),
+        5 => (0..600i64).prop_map(move |amount| Some(money(amount, "EUR"))),
+        1 => Just(Some(money(1, "USD"))),
+    ];
+    let ask = prop_oneof![
+        2 => (any::<bool>(), 1..2000u64).prop_map(move |(capture, valid_ms)| {
+            payment::Ask::Create(Box::new(payment::NewPayment { capture, authorization_valid_ms: valid_ms, ..new.clone() }))
+        }),
+        3 => amount.clone().prop_map(|amount| payment::Ask::Capture { amount }),
+        1 => Just(payment::Ask::Void),
+        6 => amount.prop_map(|amount| payment::Ask::Refund { amount }),
+    ];
+    let order = if own { 0 } else { 3 };
     prop_oneof![
-        2 => Just(payment::Command::Authorize(authorize)),
-        2 => Just(payment::Command::Capture { order_id: order_id() }),
-        1 => Just(payment::Command::Reverse { order_id: order_id() }),
-        1 => (0..4u32).prop_map(|round| payment::Command::QueryDue { round }),
-        12 => (tag, answer).prop_map(|(tag, result)| payment::Command::GatewayAnswered { tag, result }),
+        order => Just(Authorize(authorize)),
+        order => Just(Capture { order_id: order_id() }),
+        1 => Just(Reverse { order_id: order_id() }),
+        1 => (0..4u32).prop_map(|round| QueryDue { round }),
+        1 => (0..5u16, 0..4u32).prop_map(|(number, round)| RefundQueryDue { number, round }),
+        1 => Just(ExpiryDue),
+        6 => ask.prop_map(Ask),
+        12 => (tag, answer).prop_map(|(tag, result)| GatewayAnswered { tag, result }),
     ]
 }
 
@@ -107,13 +137,19 @@ proptest! {
         prop_assert!(kept.state.is_conserved());
     }
 
+    /// The table and `refunds, pending ones included ≤ captured ≤ authorized` are checked after
+    /// every event, and that each decision is made twice alike, by the world itself.
     #[test]
-    fn a_payment_never_keeps_more_than_was_authorized(commands in vec((payment_command(), 0..50u64), 1..80)) {
+    fn a_payment_keeps_its_books_whatever_it_is_told(
+        commands in any::<bool>().prop_flat_map(|own| vec((payment_command(own), 0..50u64), 1..80))
+    ) {
         let kept = tell_all::<Payment>("pay_1", commands);
         let state = kept.state;
-        prop_assert!(state.refunded <= state.captured && state.captured <= 500);
+        prop_assert!(state.refunded + state.refunds_pending() <= state.captured && state.captured <= 500);
         let settled = matches!(state.status, payment::Status::Declined | payment::Status::Voided);
         prop_assert!(!settled || state.in_flight.is_none());
+        let keys: BTreeSet<_> = state.refunds.iter().map(|refund| refund.number).collect();
+        prop_assert_eq!(keys.len(), state.refunds.len(), "each refund has a key of its own");
     }
 
     #[test]

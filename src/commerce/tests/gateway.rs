@@ -1,7 +1,7 @@
 //! A card gateway with a ledger, for the little world: the independent witness of what was
 //! charged. It checks ONE-KEY-PER-CHARGE itself.
 
-use crate::commerce::gateway::{GatewayRequest, GatewayResponse, Operation};
+use crate::commerce::gateway::{self, GatewayRequest, GatewayResponse, Operation};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
@@ -54,24 +54,40 @@ impl Gateway {
 
     pub fn balance(&self, payment_id: &str) -> Balance {
         let mut balance = Balance::default();
+        let mut released = false;
         let own = |key: &str| key.rsplit_once(':').is_some_and(|(id, _)| id == payment_id);
         // Key order is not time order, but sums do not mind.
         for (request, response) in self.ledger.iter().filter(|(key, _)| own(key)).map(|(_, entry)| entry) {
             let amount = request.amount.amount();
-            match (request.operation, response) {
-                (Operation::Authorize, GatewayResponse::Approved { .. }) => balance.held += amount,
-                (Operation::Capture, GatewayResponse::Approved { .. }) => {
-                    balance.held -= amount;
+            let approved = match response {
+                GatewayResponse::Approved { .. } => true,
+                GatewayResponse::Declined { reason } if reason == "authorization_expired" => {
+                    released |= matches!(request.operation, Operation::Capture | Operation::Void);
+                    false
+                }
+                _ => false,
+            };
+            match request.operation {
+                Operation::Authorize if approved => balance.held += amount,
+                // Whatever a capture does not take is let go.
+                Operation::Capture if approved => {
+                    released = true;
                     balance.captured += amount;
                 }
-                (Operation::Void, GatewayResponse::Approved { .. }) => balance.held -= amount,
-                (Operation::Refund, GatewayResponse::Approved { .. }) => balance.refunded += amount,
-                (Operation::Capture, GatewayResponse::Declined { reason }) if reason == "authorization_expired" => {
-                    balance.held -= amount;
-                }
+                Operation::Void if approved => released = true,
+                Operation::Refund if approved => balance.refunded += amount,
                 _ => {}
             }
         }
+        if released {
+            // One authorization, however often it is let go: a second one would still be held.
+            balance.held -= self.authorized(payment_id);
+        }
         balance
+    }
+
+    fn authorized(&self, payment_id: &str) -> i64 {
+        let authorization = self.ledger.get(&gateway::key(payment_id, Operation::Authorize, 1));
+        authorization.map_or(0, |(request, _)| request.amount.amount())
     }
 }

@@ -61,6 +61,7 @@ fn payment_events() -> Vec<payment::Event> {
     let reference = || "auth_1".to_owned();
     let reason = || "card_declined".to_owned();
     let order_id = || "ord_1".to_owned();
+    let refund_id = || "re_1_1".to_owned();
     let facts = vec![
         AuthorizationRequested(payment::Authorize {
             order_id: order_id(),
@@ -80,6 +81,20 @@ fn payment_events() -> Vec<payment::Event> {
         Refunded { reference: reference() },
         ReversalDeclined { reason: reason() },
         OutcomeUnknown { error: "timed out".into() },
+        Created(Box::new(payment::NewPayment {
+            amount: money(3998),
+            payment_method: "pm_card_ok".into(),
+            capture: true,
+            metadata: [("cart".to_owned(), "7".to_owned())].into(),
+            authorization_valid_ms: 604_800_000,
+        })),
+        PartCaptureRequested { amount: money(1000) },
+        ExpiryRequested,
+        AuthorizationExpired,
+        RefundOpened { refund_id: refund_id(), amount: money(250) },
+        RefundSucceeded { refund_id: refund_id(), reference: "re_1".into() },
+        RefundFailed { refund_id: refund_id(), reason: reason() },
+        RefundUnknown { refund_id: refund_id(), error: "timed out".into() },
     ];
     facts.into_iter().map(|fact| payment::Event { at_ms: AT_MS, fact }).collect()
 }

@@ -4,6 +4,8 @@
 mod entities;
 mod gateway;
 mod golden;
+mod payments;
+mod random_payments;
 mod random_worlds;
 mod requests;
 mod saga;

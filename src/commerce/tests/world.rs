@@ -224,7 +224,25 @@ impl World {
         }
         self.replay_verdict::<Order>(&self.orders)?;
         self.replay_verdict::<Stock>(&self.stocks)?;
+        self.payment_verdicts()?;
         self.replay_verdict::<Payment>(&self.payments)
+    }
+
+    /// Every payment has ended, and the gateway's books say the same to the unit.
+    fn payment_verdicts(&self) -> Result<(), String> {
+        use payment::Status::{Authorized, Captured};
+        for (id, kept) in &self.payments {
+            let state = &kept.state;
+            let under_way = state.in_flight.is_some() || state.refunds_pending() > 0;
+            ensure(!under_way, || format!("{id} never ended: {state:?}"))?;
+            let amount = state.amount.map_or(0, |amount| amount.amount());
+            let held = if state.status == Authorized { amount } else { 0 };
+            let expected = Balance { held, captured: state.captured, refunded: state.refunded };
+            let found = self.gateway.balance(id);
+            ensure(found == expected, || format!("{id}: {expected:?} here, {found:?} at the gateway"))?;
+            ensure(state.captured == 0 || state.status == Captured, || format!("{id}: {state:?}"))?;
+        }
+        Ok(())
     }
 
     fn order_verdict(&self, id: &str, state: &order::State) -> Result<(), String> {
@@ -281,9 +299,10 @@ impl Kind for Payment {
 
     fn check_event(before: &payment::State, after: &payment::State) {
         let (from, to) = (before.status, after.status);
-        assert!(from == to || from.allowed().contains(&to), "no transition from {from:?} to {to:?}");
+        assert!(from == to || from.may_become(to), "no transition from {from} to {to}");
         let authorized = after.amount.map_or(0, |amount| amount.amount());
-        assert!(after.refunded <= after.captured && after.captured <= authorized, "{after:?}");
+        let refunds = after.refunded + after.refunds_pending();
+        assert!(refunds <= after.captured && after.captured <= authorized, "{after:?}");
     }
 }
 

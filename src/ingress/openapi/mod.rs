@@ -33,7 +33,7 @@ use utoipa::OpenApi;
     ),
     tags(
         (name = "orders", description = "Placed once, carried to an end by the cluster"),
-        (name = "payments", description = "One charge each"),
+        (name = "payments", description = "One charge each: an order's, or one of its own"),
         (name = "inventory", description = "What there is of each SKU"),
         (name = "operations", description = "Probes and metrics"),
         (name = "administration", description = "What a node knows about its cluster"),
@@ -41,7 +41,8 @@ use utoipa::OpenApi;
     ),
     paths(
         shop::orders::place, shop::orders::read, shop::orders::cancel, shop::orders::events,
-        shop::payments::read,
+        shop::payments::create, shop::payments::read, shop::payments::capture, shop::payments::void,
+        shop::payments::refund,
         shop::inventory::put, shop::inventory::read, shop::inventory::adjust,
         ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
@@ -200,11 +201,25 @@ mod tests {
         describes("Stock", StockView::of_levels("mug", &levels, 1).expect("listed"));
         let state = payment::State { order_id: Some("ord_1".into()), ..Default::default() };
         describes("Payment", PaymentView::of("pay_1", &state, 1).expect("there"));
+        let refund = payment::Refund {
+            id: "re_1_1".into(),
+            amount: 5,
+            status: payment::RefundStatus::Failed,
+            number: 1,
+            round: 0,
+            reason: Some("account_closed".into()),
+            created_at_ms: 1,
+        };
+        let state = payment::State { refunds: vec![refund], ..state };
+        describes("Refund", &PaymentView::of("pay_1", &state, 1).expect("there").refunds[0]);
     }
 
     #[test]
     fn examples_of_bodies_are_bodies_that_the_routes_take() {
-        use crate::commerce::{AdjustStock, PutStock};
+        use crate::commerce::{AdjustStock, CreatePayment, PutStock, payment};
+        assert!(example::<CreatePayment>("CreatePayment").validate(1).is_ok());
+        assert!(example::<payment::PartOfPayment>("PartOfPayment").validate().is_ok_and(|amount| amount.is_some()));
+        let _: payment::VoidPayment = example("VoidPayment");
         assert!(example::<PutStock>("PutStock").validate().is_ok());
         assert!(example::<AdjustStock>("AdjustStock").validate().is_ok());
     }
@@ -213,6 +228,13 @@ mod tests {
     fn every_status_of_an_order_is_described() {
         let described = described()["components"]["schemas"]["Order"]["properties"]["status"]["enum"].clone();
         let known: Vec<_> = crate::commerce::order::Status::ALL.iter().map(|status| status.name()).collect();
+        assert_eq!(described, serde_json::json!(known));
+    }
+
+    #[test]
+    fn every_status_of_a_payment_is_described() {
+        let described = described()["components"]["schemas"]["Payment"]["properties"]["status"]["enum"].clone();
+        let known: Vec<_> = crate::commerce::payment::Status::ALL.iter().map(|status| status.name()).collect();
         assert_eq!(described, serde_json::json!(known));
     }
 

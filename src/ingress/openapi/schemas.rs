@@ -37,6 +37,10 @@ pub struct ProblemResponse {
     state: Option<String>,
     /// With `illegal-transition`: where it can go from there.
     allowed: Option<Vec<String>>,
+    /// With `conflict`, where there are several: why.
+    reason: Option<String>,
+    /// With `payment-belongs-to-order`.
+    order_id: Option<String>,
     /// With `version-mismatch`: the version it is at.
     version: Option<u64>,
 }
@@ -273,17 +277,91 @@ pub struct Stock {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({
+    "amount": {"amount": 1999, "currency": "USD"}, "payment_method": "pm_card_ok", "capture": false
+}))]
+pub struct CreatePayment {
+    amount: PositiveMoney,
+    /// What the gateway knows the card by. The sandbox gateway knows `pm_card_ok`,
+    /// `pm_card_declined`, `pm_card_timeout`, `pm_card_slow`, `pm_card_flaky`.
+    #[schema(min_length = 1, max_length = 128)]
+    payment_method: String,
+    /// Capture all of it as soon as it is authorized.
+    #[schema(default = false)]
+    capture: Option<bool>,
+    /// At most 20 members, and 16 KiB of keys and values.
+    metadata: Option<BTreeMap<String, String>>,
+}
+
+/// A part of a payment, in its currency; without an amount, all that there is.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"amount": {"amount": 500, "currency": "USD"}}))]
+pub struct PartOfPayment {
+    amount: Option<PositiveMoney>,
+}
+
+/// No members.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({}))]
+pub struct VoidPayment {}
+
+/// Integer minor units of an ISO 4217 currency, at least one.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"amount": 1999, "currency": "USD"}))]
+pub struct PositiveMoney {
+    #[schema(minimum = 1, maximum = 999_999_999_999_999_u64)]
+    amount: u64,
+    #[schema(example = "USD", pattern = "^[A-Z]{3}$")]
+    currency: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct CreatePaymentHeaders {
+    /// 1 to 255 visible ASCII characters: creates the payment once, however often it is sent.
+    #[param(rename = "Idempotency-Key", example = "6f1f2f0e-5d4e-4b8f-9a54-0f5f6f1d2c3b")]
+    idempotency_key: String,
+    /// Wait up to so many seconds (at most 30) until the gateway owes no answer.
+    #[param(rename = "Prefer", example = "wait=5")]
+    prefer: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct PaymentHeaders {
+    /// 1 to 255 visible ASCII characters: makes the change once, however often it is sent.
+    #[param(rename = "Idempotency-Key", example = "6f1f2f0e-5d4e-4b8f-9a54-0f5f6f1d2c3b")]
+    idempotency_key: Option<String>,
+    /// The `ETag` that the payment must have.
+    #[param(rename = "If-Match", example = "\"3\"")]
+    if_match: Option<String>,
+    /// Wait up to so many seconds (at most 30) until the gateway owes no answer.
+    #[param(rename = "Prefer", example = "wait=5")]
+    prefer: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
 pub struct Payment {
     #[schema(example = "pay_01h2xcejqtf2nbrexx3vqjhp41")]
     id: String,
-    #[schema(example = "captured")]
-    status: String,
-    order_id: String,
+    #[schema(inline)]
+    status: PaymentStatus,
+    /// Absent for a payment of its own.
+    order_id: Option<String>,
     amount: Option<Money>,
     captured: Option<Money>,
     refunded: Option<Money>,
+    /// Oldest first.
+    refunds: Vec<Refund>,
     #[schema(example = "pm_card_ok")]
     payment_method: String,
+    metadata: BTreeMap<String, String>,
+    /// `authorize`, `capture`, `void` or `refund` while the gateway owes the answer to it.
+    #[schema(example = "capture")]
+    in_progress: Option<String>,
+    /// Until when it may be captured, while it is authorized.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
     /// Why it was declined, or what is unknown.
     reason: Option<String>,
     version: u64,
@@ -291,6 +369,34 @@ pub struct Payment {
     created_at: String,
     #[schema(format = DateTime)]
     updated_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PaymentStatus {
+    Created,
+    Authorizing,
+    Authorized,
+    Capturing,
+    Captured,
+    Declined,
+    Voided,
+    AuthorizationExpired,
+    Unknown,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Refund {
+    #[schema(example = "re_01h2xcejqtf2nbrexx3vqjhp41_1")]
+    id: String,
+    amount: Option<Money>,
+    /// `pending`, `unknown`, `succeeded` or `failed`.
+    #[schema(example = "succeeded")]
+    status: String,
+    /// Why it failed, or what is unknown.
+    reason: Option<String>,
+    #[schema(format = DateTime)]
+    created_at: String,
 }
 
 /// One entry of a history.

@@ -3,7 +3,6 @@
 //! Each handler does the same four things: read the request, ask the entity, translate its
 //! rejection, show its view. What an order, a payment or a stock is, [`crate::commerce`] decides.
 
-mod gateway;
 mod history;
 pub mod inventory;
 pub mod orders;
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     cluster::Builder,
     commerce::{self, Order, Payment, Stock},
+    gateway::{self, HttpGateway, PaymentGateway, Sandbox},
 };
 use axum::{
     Router,
@@ -24,11 +24,27 @@ use axum::{
 
 /// Registers the shop's entities and the sandbox payment gateway.
 pub fn register(builder: Builder) -> Builder {
+    register_with(builder, Sandbox)
+}
+
+/// Registers the shop's entities with a payment gateway of one's own. The same on every node.
+pub fn register_with(builder: Builder, gateway: impl PaymentGateway) -> Builder {
     builder
         .entity::<Order>()
         .entity::<Payment>()
         .entity::<Stock>()
-        .task_handler(commerce::gateway::HANDLER, gateway::sandbox)
+        .task_handler(commerce::gateway::HANDLER, gateway::handler(gateway))
+}
+
+/// Registers the shop's entities with the payment gateway of the configuration.
+///
+/// # Errors
+/// The first contradiction in `options`.
+pub fn register_configured(builder: Builder, options: &gateway::Options) -> Result<Builder, gateway::Invalid> {
+    Ok(match options.kind {
+        gateway::Kind::Sandbox => register(builder),
+        gateway::Kind::Http => register_with(builder, HttpGateway::new(options)?),
+    })
 }
 
 pub fn routes() -> Router<Api> {
@@ -37,7 +53,11 @@ pub fn routes() -> Router<Api> {
         .route("/v1/orders/{id}", get(orders::read))
         .route("/v1/orders/{id}/cancel", post(orders::cancel))
         .route("/v1/orders/{id}/events", get(orders::events))
+        .route("/v1/payments", post(payments::create))
         .route("/v1/payments/{id}", get(payments::read))
+        .route("/v1/payments/{id}/capture", post(payments::capture))
+        .route("/v1/payments/{id}/void", post(payments::void))
+        .route("/v1/payments/{id}/refunds", post(payments::refund))
         .route("/v1/inventory/{sku}", put(inventory::put).get(inventory::read))
         .route("/v1/inventory/{sku}/adjustments", post(inventory::adjust))
 }

@@ -244,9 +244,13 @@ async fn no_nonsense_is_the_servers_fault() {
     let deep = "[".repeat(50_000);
     let nonsense = ["\u{0}", "{\"a\":", "\"\\ud800\"", "1e999999", "{}", "null", "{\"items\":{}}", &deep, "\u{feff}{}"];
     for body in nonsense {
-        for (method, path) in
-            [("POST", "/v1/orders"), ("PUT", "/v1/inventory/m"), ("POST", "/v1/inventory/m/adjustments")]
-        {
+        for (method, path) in [
+            ("POST", "/v1/orders"),
+            ("PUT", "/v1/inventory/m"),
+            ("POST", "/v1/inventory/m/adjustments"),
+            ("POST", "/v1/payments"),
+            ("POST", "/v1/payments/pay_1/refunds"),
+        ] {
             let (status, ..) = shop.send(method, path).key("k").text(body).problem().await;
             assert!((400..500).contains(&status), "{method} {path} {body:.20}: {status}");
         }

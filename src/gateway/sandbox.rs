@@ -1,38 +1,38 @@
-//! Drives the sandbox gateway as a task handler: waits, loses answers and fails as it says.
+//! The embedded sandbox as a gateway: waits, loses answers and fails as the pure one says.
 
-use crate::{
-    cluster::{TaskContext, TaskError},
-    commerce::{
-        gateway::{GatewayRequest, GatewayResponse},
-        sandbox::{self, SandboxAnswer},
-    },
+use super::{Error, PaymentGateway};
+use crate::commerce::{
+    gateway::{GatewayRequest, GatewayResponse},
+    sandbox::{self, SandboxAnswer},
 };
 use std::time::Duration;
 
-/// One attempt at one gateway operation.
-pub async fn sandbox(context: TaskContext, payload: Vec<u8>) -> Result<Vec<u8>, TaskError> {
-    // A payload that cannot be read now cannot be read later either.
-    let request = GatewayRequest::decode(&payload).map_err(|error| TaskError::Fatal(error.to_string()))?;
-    match sandbox::answer(&request, context.attempt) {
-        SandboxAnswer::Reply(response) => encode(&response),
-        SandboxAnswer::Slow { ms, response } => {
-            tokio::time::sleep(Duration::from_millis(ms)).await;
-            encode(&response)
-        }
-        // The charge is made: only the key keeps the next attempt from making it twice.
-        SandboxAnswer::Lost => Err(TaskError::Retry("the gateway's answer was lost".into())),
-        SandboxAnswer::Unavailable => Err(TaskError::Retry("the gateway is unavailable".into())),
-    }
-}
+/// Moves no money and needs no network; [`crate::commerce::sandbox`] lists its cards.
+pub struct Sandbox;
 
-fn encode(response: &GatewayResponse) -> Result<Vec<u8>, TaskError> {
-    response.encode().map_err(|error| TaskError::Fatal(error.to_string()))
+impl PaymentGateway for Sandbox {
+    async fn attempt(&self, request: &GatewayRequest, attempt: u32) -> Result<GatewayResponse, Error> {
+        match sandbox::answer(request, attempt) {
+            SandboxAnswer::Reply(response) => Ok(response),
+            SandboxAnswer::Slow { ms, response } => {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                Ok(response)
+            }
+            // The charge is made: only the key keeps the next attempt from making it twice.
+            SandboxAnswer::Lost => Err(Error::Unanswered("the gateway's answer was lost".into())),
+            SandboxAnswer::Unavailable => Err(Error::Unanswered("the gateway is unavailable".into())),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commerce::{Money, gateway::Operation};
+    use crate::{
+        cluster::{TaskContext, TaskError},
+        commerce::{Money, gateway::Operation},
+        gateway::handler,
+    };
     use futures::FutureExt;
 
     fn request(operation: Operation, method: &str) -> Vec<u8> {
@@ -43,6 +43,7 @@ mod tests {
             payment_method: method.into(),
             amount,
             authorization: None,
+            metadata: Default::default(),
         };
         request.encode().expect("encodes")
     }
@@ -55,7 +56,7 @@ mod tests {
             entity_id: "pay_1".into(),
         };
         let payload = request(Operation::Authorize, method);
-        sandbox(context, payload).await.map(|bytes| GatewayResponse::decode(&bytes).expect("decodes"))
+        handler(Sandbox)(context, payload).await.map(|bytes| GatewayResponse::decode(&bytes).expect("decodes"))
     }
 
     #[tokio::test]
@@ -87,6 +88,6 @@ mod tests {
             entity_type: "payment".into(),
             entity_id: "pay_1".into(),
         };
-        assert!(matches!(sandbox(context, vec![255; 3]).await, Err(TaskError::Fatal(_))));
+        assert!(matches!(handler(Sandbox)(context, vec![255; 3]).await, Err(TaskError::Fatal(_))));
     }
 }

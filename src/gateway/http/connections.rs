@@ -1,0 +1,159 @@
+//! Connections to one gateway: dialled when needed, kept while they are idle, within a bound.
+
+use crate::gateway::Error;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Request, StatusCode,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use std::{fmt::Display, time::Duration};
+use tokio::net::TcpStream;
+
+/// Idle connections that are kept; one more is closed after its answer.
+const IDLE_MAX: usize = 32;
+/// The longest answer that is read.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+pub type Outgoing = Request<Full<Bytes>>;
+
+pub struct Connections {
+    /// `host:port`
+    authority: String,
+    connect_timeout: Duration,
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+}
+
+impl Connections {
+    pub fn new(authority: String, connect_timeout: Duration) -> Self {
+        Self { authority, connect_timeout, idle: Mutex::default() }
+    }
+
+    /// Sends a request once. An error says nothing about whether it was carried out.
+    pub async fn exchange(&self, request: Outgoing) -> Result<(StatusCode, Bytes), Error> {
+        let mut connection = match self.idle().await {
+            Some(connection) => connection,
+            None => self.dial().await?,
+        };
+        let response = connection.send_request(request).await.map_err(broken)?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(broken)?;
+        self.keep(connection);
+        Ok((head.status, body.to_bytes()))
+    }
+
+    /// A kept connection that is still open.
+    async fn idle(&self) -> Option<SendRequest<Full<Bytes>>> {
+        loop {
+            let mut connection = self.idle.lock().pop()?;
+            if connection.ready().await.is_ok() {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn keep(&self, connection: SendRequest<Full<Bytes>>) {
+        let mut idle = self.idle.lock();
+        if idle.len() < IDLE_MAX {
+            idle.push(connection);
+        }
+    }
+
+    async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
+        let unreachable = |why: &dyn Display| Error::Unanswered(format!("the gateway cannot be reached: {why}"));
+        let dialled = tokio::time::timeout(self.connect_timeout, TcpStream::connect(&self.authority)).await;
+        let stream = dialled.map_err(|_| unreachable(&format_args!("not within {:?}", self.connect_timeout)))?;
+        let stream = stream.map_err(|error| unreachable(&error))?;
+        // Small requests and answers take turns: waiting to fill a packet would only delay them.
+        stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
+        // Ends with the sender; what goes wrong on it reaches whoever waits for the answer.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+fn broken(error: impl Display) -> Error {
+    Error::Unanswered(format!("the connection to the gateway broke: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::{Response, body::Incoming, server::conn::http1::Builder, service::service_fn};
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+    use tokio::{net::TcpListener, sync::Barrier};
+
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// A server whose answers are as long as the path says; counts its connections. With a
+    /// barrier, it answers only when so many have asked.
+    async fn server(together: usize) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let authority = listener.local_addr().expect("an address").to_string();
+        let (accepted, barrier) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(together)));
+        let count = accepted.clone();
+        tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                count.fetch_add(1, Ordering::SeqCst);
+                let barrier = barrier.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let barrier = barrier.clone();
+                    async move {
+                        barrier.wait().await;
+                        let length = request.uri().path().trim_start_matches('/').parse().unwrap_or(0);
+                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![b'x'; length]))))
+                    }
+                });
+                tokio::spawn(Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        (authority, accepted)
+    }
+
+    fn request(path: &str) -> Outgoing {
+        Request::get(path).header("host", "x").body(Full::default()).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn idle_connections_are_reused_within_their_bound() {
+        let many = IDLE_MAX + 8;
+        let (authority, accepted) = server(many).await;
+        let connections = Connections::new(authority, CONNECT_TIMEOUT);
+        for _ in 0..2 {
+            let all = futures::future::join_all((0..many).map(|_| connections.exchange(request("/1")))).await;
+            assert!(all.iter().all(Result::is_ok), "{all:?}");
+            assert_eq!(connections.idle.lock().len(), IDLE_MAX);
+        }
+        // The second round dials only for what was not kept.
+        assert_eq!(accepted.load(Ordering::SeqCst), many + 8);
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_not_read() {
+        let (authority, _) = server(1).await;
+        let connections = Connections::new(authority, CONNECT_TIMEOUT);
+        assert!(connections.exchange(request(&format!("/{ANSWER_BYTES_MAX}"))).await.is_ok());
+        let endless = connections.exchange(request(&format!("/{}", ANSWER_BYTES_MAX + 1))).await;
+        assert!(matches!(endless, Err(Error::Unanswered(_))), "{endless:?}");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_not_there_or_has_gone_is_unanswered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let authority = listener.local_addr().expect("an address").to_string();
+        drop(listener);
+        let connections = Connections::new(authority, CONNECT_TIMEOUT);
+        let refused = connections.exchange(request("/1")).await;
+        assert!(matches!(&refused, Err(Error::Unanswered(why)) if why.contains("cannot be reached")), "{refused:?}");
+    }
+}
