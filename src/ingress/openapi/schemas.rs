@@ -39,6 +39,10 @@ pub struct ProblemResponse {
     allowed: Option<Vec<String>>,
     /// With `version-mismatch`: the version it is at.
     version: Option<u64>,
+    /// With `out-of-stock`: the SKU that is not to be had.
+    sku: Option<String>,
+    /// With `out-of-stock` and some others: a stable word for why.
+    reason: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -222,11 +226,12 @@ pub struct Reservation {
     id: String,
     sku: String,
     quantity: u32,
-    /// `held`, `committed`, `released` or `expired`.
+    /// `held`, `committed`, `released`, `expired` or `backordered`.
     #[schema(example = "held")]
     status: String,
+    /// Absent while the order waits for stock.
     #[schema(format = DateTime)]
-    expires_at: String,
+    expires_at: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -258,18 +263,86 @@ pub struct AdjustStock {
 
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
-    "sku": "mug-blue", "on_hand": 98, "reserved": 3, "available": 95, "committed": 2, "backordered": 0, "version": 9
+    "sku": "mug-blue", "on_hand": 98, "reserved": 3, "available": 95, "committed": 2, "backordered": 0,
+    "backorder_limit": 0, "version": 9
 }))]
 pub struct Stock {
     sku: String,
     on_hand: u64,
     reserved: u64,
-    /// `on_hand - reserved`.
-    available: u64,
-    /// Taken by orders.
+    /// `on_hand - reserved - backordered`: below zero when more is owed to backorders than there is.
+    available: i64,
+    /// Taken by orders and reservations.
     committed: u64,
+    /// What backorders wait for.
     backordered: u64,
+    /// How far below zero `available` may go.
+    backorder_limit: u64,
     version: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"items": [{"sku": "mug-blue", "quantity": 2}], "ttl": "15m"}))]
+pub struct MakeReservation {
+    /// The same SKU on two lines is merged.
+    #[schema(min_items = 1, max_items = 100)]
+    items: Vec<ReserveItem>,
+    /// How long it is held once it is: a whole number and `ms`, `s`, `m`, `h` or `d`, from `1s` to `24h`.
+    #[schema(example = "15m", pattern = "^[0-9]+(ms|s|m|h|d)$")]
+    ttl: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ReserveItem {
+    #[schema(min_length = 1, max_length = 64, example = "mug-blue")]
+    sku: String,
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    quantity: u32,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"ttl": "15m"}))]
+pub struct ExtendReservation {
+    /// From now: a whole number and `ms`, `s`, `m`, `h` or `d`, from `1s` to `24h`.
+    #[schema(example = "15m", pattern = "^[0-9]+(ms|s|m|h|d)$")]
+    ttl: String,
+}
+
+/// No members.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({}))]
+pub struct Nothing {}
+
+/// Units held for a time, without an order.
+#[derive(Serialize, ToSchema)]
+pub struct OwnReservation {
+    #[schema(example = "res_6h303vaz912sekgbtnhkqjstc6")]
+    id: String,
+    #[schema(inline)]
+    status: OwnReservationStatus,
+    /// One per SKU, sorted by SKU.
+    items: Vec<ReserveItem>,
+    /// Absent until it is held.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+    /// Why it was rejected.
+    reason: Option<Reason>,
+    version: u64,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnReservationStatus {
+    Pending,
+    Held,
+    Committed,
+    Released,
+    Expired,
+    Rejected,
 }
 
 #[derive(Serialize, ToSchema)]
