@@ -1,10 +1,13 @@
 //! The HTTP contract (API.md) over clusters in memory: requests go straight into the router.
 
+mod backorders;
 mod bad_input;
 mod idempotency;
 mod inventory;
 mod operations;
 mod orders;
+mod reservations;
+mod stock_session;
 
 use axum::{
     Router,

@@ -31,6 +31,7 @@ use utoipa::OpenApi;
         (name = "orders", description = "Placed once, carried to an end by the cluster"),
         (name = "payments", description = "One charge each"),
         (name = "inventory", description = "What there is of each SKU"),
+        (name = "reservations", description = "Units held for a time, without an order"),
         (name = "operations", description = "Probes and metrics"),
         (name = "administration", description = "What a node knows about its cluster"),
         (name = "documentation", description = "This description, and problem codes"),
@@ -38,7 +39,9 @@ use utoipa::OpenApi;
     paths(
         shop::orders::place, shop::orders::read, shop::orders::cancel, shop::orders::events,
         shop::payments::read,
-        shop::inventory::put, shop::inventory::read, shop::inventory::adjust,
+        shop::inventory::put, shop::inventory::read, shop::inventory::adjust, shop::inventory::adjustments,
+        shop::reservations::make, shop::reservations::read, shop::reservations::commit,
+        shop::reservations::release, shop::reservations::extend,
         ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         fallback::explain, openapi_json,
@@ -195,6 +198,31 @@ mod tests {
         describes("Stock", StockView::of_levels("mug", &levels, 1).expect("listed"));
         let state = payment::State { order_id: Some("ord_1".into()), ..Default::default() };
         describes("Payment", PaymentView::of("pay_1", &state, 1).expect("there"));
+    }
+
+    #[test]
+    fn what_a_reservation_shows_is_what_is_described() {
+        use crate::commerce::{
+            ReservationView,
+            order::Refusal,
+            reservation::{Refused, State, Status},
+            stock::Leg,
+        };
+        let items = vec![Leg { sku: "mug".into(), quantity: 1 }];
+        let refused = Some(Refused { sku: "mug".into(), refusal: Refusal::UnknownSku });
+        let state = State { items, refused, until_ms: Some(1), ..Default::default() };
+        let view = ReservationView::of("res_1", &state, 1).expect("there");
+        describes("ReserveItem", &view.items[0]);
+        describes("OwnReservation", view);
+        let described = described()["components"]["schemas"]["OwnReservation"]["properties"]["status"]["enum"].clone();
+        assert_eq!(described, serde_json::json!(Status::ALL.map(Status::name)));
+    }
+
+    #[test]
+    fn examples_of_reservations_are_bodies_that_the_routes_take() {
+        use crate::commerce::reservation::{ExtendReservation, MakeReservation};
+        assert!(example::<MakeReservation>("MakeReservation").validate().is_ok());
+        assert!(example::<ExtendReservation>("ExtendReservation").validate().is_ok());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod history;
 pub mod inventory;
 pub mod orders;
 pub mod payments;
+pub mod reservations;
 
 use super::{
     Api,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     cluster::Builder,
-    commerce::{self, Order, Payment, Stock},
+    commerce::{self, Order, Payment, Reservation, Stock},
 };
 use axum::{
     Router,
@@ -28,6 +29,7 @@ pub fn register(builder: Builder) -> Builder {
         .entity::<Order>()
         .entity::<Payment>()
         .entity::<Stock>()
+        .entity::<Reservation>()
         .task_handler(commerce::gateway::HANDLER, gateway::sandbox)
 }
 
@@ -39,7 +41,12 @@ pub fn routes() -> Router<Api> {
         .route("/v1/orders/{id}/events", get(orders::events))
         .route("/v1/payments/{id}", get(payments::read))
         .route("/v1/inventory/{sku}", put(inventory::put).get(inventory::read))
-        .route("/v1/inventory/{sku}/adjustments", post(inventory::adjust))
+        .route("/v1/inventory/{sku}/adjustments", post(inventory::adjust).get(inventory::adjustments))
+        .route("/v1/reservations", post(reservations::make))
+        .route("/v1/reservations/{id}", get(reservations::read))
+        .route("/v1/reservations/{id}/commit", post(reservations::commit))
+        .route("/v1/reservations/{id}/release", post(reservations::release))
+        .route("/v1/reservations/{id}/extend", post(reservations::extend))
 }
 
 /// 422 with the fields that the entities found wrong.
