@@ -232,6 +232,19 @@ fn the_news_of_being_served_may_overtake_the_news_of_waiting() {
     assert!(!world.orders["ord_1"].facts.iter().any(waited), "late news change nothing");
 }
 
+#[test]
+fn repeated_news_of_being_served_change_nothing() {
+    let mut world = shop(0);
+    place(&mut world, "ord_1", &[("apple", 1), ("bread", 1)]);
+    adjust(&mut world, "apple", 1).expect("adjusted");
+    world.settle(Mood::Approve);
+    let before = world.order("ord_1").clone();
+    assert_eq!(before.stock, StockTrack::Waiting, "for bread");
+    let served = order::Command::BackorderServed { done: 0, sku: "apple".into() };
+    world.ask::<Order>("ord_1", &served).expect("tolerated");
+    assert!(world.order("ord_1") == &before && world.mail.is_empty());
+}
+
 fn told(mail: &Mail) -> Option<order::Command> {
     match mail {
         Mail::Command { entity_type, command, .. } if entity_type == "order" => decode_command::<Order>(command).ok(),

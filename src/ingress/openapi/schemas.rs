@@ -43,6 +43,8 @@ pub struct ProblemResponse {
     sku: Option<String>,
     /// With `out-of-stock` and some others: a stable word for why.
     reason: Option<String>,
+    /// With `out-of-stock`: how many of the SKU can be had.
+    available: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -145,6 +147,7 @@ pub struct PlaceOrder {
     /// `pm_card_slow`, `pm_card_flaky`.
     #[schema(min_length = 1, max_length = 128)]
     payment_method: String,
+    /// Wait for stock where there is none, as far as the SKU's `backorder_limit` allows.
     #[schema(default = false)]
     backorder: Option<bool>,
     /// At most 20 members.
