@@ -11,12 +11,13 @@
 //! |---|---|
 //! | [`order`] | the order, its transition table and the saga (it is the process manager) |
 //! | [`stock`] | what there is of one SKU, and who holds a reservation on it |
+//! | [`reservation`] | units of several SKUs held for a time, without an order |
 //! | [`payment`] | one charge: authorize, capture, give back |
 //! | [`gateway`], [`sandbox`] | what a payment says to a card gateway, and the embedded one |
 //! | [`money`], [`time`], [`fields`] | amounts, timestamps, named errors of a request |
 //!
 //! Invariants: CONSERVATION (per SKU `on_hand = supplied − committed`, `reserved = Σ held`,
-//! `available ≥ 0`; per payment `refunded ≤ captured ≤ authorized`) and ONE-KEY-PER-CHARGE.
+//! `backordered = Σ waiting`, `reserved ≤ on_hand`; per payment `refunded ≤ captured ≤ authorized`) and ONE-KEY-PER-CHARGE.
 //! docs/shop.md draws the state machines.
 //!
 //! This module knows [`crate::entity`] and nothing else: no clock, no randomness, no I/O.
@@ -28,6 +29,7 @@ pub mod gateway;
 pub mod money;
 pub mod order;
 pub mod payment;
+pub mod reservation;
 pub mod sandbox;
 pub mod stock;
 pub mod time;
@@ -39,4 +41,5 @@ pub use fields::FieldError;
 pub use money::{Currency, Money};
 pub use order::{CancelOrder, Order, OrderView, PlaceOrder};
 pub use payment::{CreatePayment, Payment, PaymentView};
+pub use reservation::{Reservation, ReservationView};
 pub use stock::{AdjustStock, PutStock, Stock, StockView};

@@ -1,4 +1,4 @@
-//! Milliseconds since the Unix epoch as RFC 3339 UTC strings.
+//! Milliseconds since the Unix epoch as RFC 3339 UTC strings, and durations as people write them.
 
 const DAY_MS: u64 = 86_400_000;
 /// 9999-12-31T23:59:59.999Z: RFC 3339 has four digits for the year.
@@ -12,6 +12,21 @@ pub fn rfc3339(ms: u64) -> String {
     let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
     let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// `"500ms"`, `"90s"`, `"15m"`, `"24h"` or `"1d"` in milliseconds: one whole number and one unit.
+pub fn duration_ms(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => DAY_MS,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit_ms)
 }
 
 /// Year, month, day of the proleptic Gregorian calendar, by Howard Hinnant's `civil_from_days`
@@ -44,6 +59,29 @@ mod tests {
             (u64::MAX, "9999-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(rfc3339(ms), text);
+        }
+    }
+
+    #[test]
+    fn durations_are_one_number_and_one_unit() {
+        let known = [("0s", 0), ("500ms", 500), ("90s", 90_000), ("15m", 900_000), ("24h", DAY_MS), ("1d", DAY_MS)];
+        for (text, ms) in known {
+            assert_eq!(duration_ms(text), Some(ms), "{text}");
+        }
+        for bad in [
+            "",
+            "15",
+            "m",
+            "-1m",
+            "+1m",
+            "1.5h",
+            "1h30m",
+            "1 m",
+            "1M",
+            "99999999999999999999s",
+            "18446744073709551615m",
+        ] {
+            assert_eq!(duration_ms(bad), None, "{bad}");
         }
     }
 

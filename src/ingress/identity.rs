@@ -1,4 +1,4 @@
-//! Ids and fingerprints that a request determines.
+//! Ids and fingerprints that a request determines; random ids for requests without a key.
 //!
 //! An id derived from an idempotency key names the same entity on every node, so the entity's
 //! own record of keys decides whether a request is a replay: no lookup table beside it.
@@ -19,6 +19,11 @@ pub fn derived_id(prefix: &str, route: &str, key: &str) -> String {
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);
     encode(prefix, u128::from_be_bytes(bytes))
+}
+
+/// `prefix` and 26 random characters, for what may be made without a key.
+pub fn random_id(prefix: &str) -> String {
+    encode(prefix, rand::random())
 }
 
 /// Hash of everything that makes two requests the same: method, path and body, where the order
@@ -101,6 +106,13 @@ mod tests {
     fn route_and_key_do_not_run_into_each_other() {
         assert_ne!(derived_id("x_", "ab", "c"), derived_id("x_", "a", "bc"));
         assert_ne!(derived_id("x_", "a", "b"), derived_id("x_", "a", "c"));
+    }
+
+    #[test]
+    fn random_ids_differ_and_look_like_derived_ones() {
+        let (one, other) = (random_id("res_"), random_id("res_"));
+        assert_ne!(one, other);
+        assert_eq!(one.len(), derived_id("res_", "/v1/reservations", "k").len());
     }
 
     #[test]

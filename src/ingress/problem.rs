@@ -61,6 +61,8 @@ codes! {
         "Send the request again; send its body without pauses.";
     IllegalTransition "illegal-transition" CONFLICT "The resource's state does not allow this"
         "Read the resource: `state` says where it is, `allowed` where it can go from there.";
+    OutOfStock "out-of-stock" CONFLICT "There is not enough stock"
+        "Ask for less of the SKU in `sku`, or wait until more comes in; send the new request with a new key.";
     Conflict "conflict" CONFLICT "The request contradicts the resource as it is"
         "Read the resource, correct the request as the detail says, and send it with a new key.";
     PaymentBelongsToOrder "payment-belongs-to-order" CONFLICT "The payment is driven by its order"

@@ -24,9 +24,14 @@ pub fn written<T: Serialize>(status: StatusCode, body: &T, version: u64, replaye
     let mut response = (status, Json(body)).into_response();
     response.headers_mut().insert(header::ETAG, headers::etag(version));
     if replayed {
-        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        mark_replayed(&mut response);
     }
     response
+}
+
+/// Says that this is the first answer again.
+pub fn mark_replayed(response: &mut Response) {
+    response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
 }
 
 /// How a read was made, and what it found.

@@ -1,5 +1,6 @@
 //! The HTTP contract (API.md) over clusters in memory: requests go straight into the router.
 
+mod backorders;
 mod bad_input;
 mod gateway;
 mod idempotency;
@@ -7,7 +8,9 @@ mod inventory;
 mod operations;
 mod orders;
 mod payments;
+mod reservations;
 mod session;
+mod stock_session;
 mod tasks;
 mod till;
 

@@ -52,6 +52,18 @@ pub enum Command {
     PaymentUnresolved {
         reason: String,
     },
+    /// From stock: the leg after the first `done` waits for stock to come in.
+    StockBackordered {
+        done: u16,
+        sku: String,
+    },
+    /// From stock: that leg is held now; those after it are still to be asked for.
+    BackorderServed {
+        done: u16,
+        sku: String,
+    },
+    /// From the timer: an order whose stock has no deadline of its own was to be paid by now.
+    ReservationDue,
 }
 
 /// Why a stock does not reserve.
@@ -65,6 +77,11 @@ pub enum Refusal {
     TooManyReservations,
     /// The reservation would have run out before it began.
     TooLate,
+    /// More would be owed to those who wait than may be.
+    BackorderLimit {
+        limit: u64,
+    },
+    TooManyBackorders,
 }
 
 /// How a payment was taken back.
@@ -124,6 +141,16 @@ pub enum Fact {
     CompensationResumed,
     /// Everything is given back; the order is now what its ending says.
     Ended,
+    /// The leg after the first `done` waits for stock to come in.
+    StockBackordered {
+        done: u16,
+        sku: String,
+    },
+    /// That leg is held now.
+    BackorderServed {
+        done: u16,
+        sku: String,
+    },
 }
 
 /// How an order that goes no further will end, and why.
@@ -196,17 +223,31 @@ impl Ending {
     }
 
     pub(super) fn refused(sku: &str, refusal: &Refusal) -> Self {
-        let (code, detail) = match refusal {
-            Refusal::TooLate => return Self::expired(format!("no time was left to reserve {sku}")),
-            Refusal::UnknownSku => ("unknown-sku", format!("there is no stock item {sku}")),
-            Refusal::InsufficientStock { available } => {
-                ("insufficient-stock", format!("only {available} of {sku} are available"))
+        let status = if *refusal == Refusal::TooLate { Status::Expired } else { Status::Rejected };
+        Self { status, reason: refusal.reason(sku) }
+    }
+}
+
+impl Refusal {
+    /// What to tell whoever wanted to reserve.
+    pub fn reason(&self, sku: &str) -> Reason {
+        match self {
+            Self::TooLate => Reason::new("reservation-expired", format!("no time was left to reserve {sku}")),
+            Self::UnknownSku => Reason::new("unknown-sku", format!("there is no stock item {sku}")),
+            Self::InsufficientStock { available } => {
+                Reason::new("insufficient-stock", format!("only {available} of {sku} are available"))
             }
-            Refusal::TooManyReservations => {
-                ("too-many-reservations", format!("too many reservations are open on {sku}; try again later"))
+            Self::TooManyReservations => Reason::new(
+                "too-many-reservations",
+                format!("too many reservations are open on {sku}; try again later"),
+            ),
+            Self::BackorderLimit { limit } => {
+                Reason::new("backorder-limit", format!("at most {limit} of {sku} may be owed to backorders"))
             }
-        };
-        Self { status: Status::Rejected, reason: Reason::new(code, detail) }
+            Self::TooManyBackorders => {
+                Reason::new("too-many-backorders", format!("too many backorders wait for {sku}; try again later"))
+            }
+        }
     }
 }
 

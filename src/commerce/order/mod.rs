@@ -17,6 +17,7 @@
 //! Invariants: no status change outside [`Status::allowed`]; an order ends only when nothing is
 //! reserved for it and no money is held for it, or all of both is taken.
 
+mod backorder;
 mod messages;
 mod request;
 mod saga;
@@ -25,7 +26,7 @@ mod status;
 mod view;
 
 pub use messages::{Command, Ending, Event, Fact, Reason, Refusal, Rejection, Reply, Reversal};
-pub use request::{CancelOrder, Item, NewOrder, PlaceItem, PlaceOrder, RESERVATION_TTL_MS};
+pub use request::{CancelOrder, Item, LINES_MAX, NewOrder, PlaceItem, PlaceOrder, QUANTITY_MAX, RESERVATION_TTL_MS};
 pub use state::{Details, PaymentTrack, Reservation, ReservationStatus, State, StockTrack};
 pub use status::Status;
 pub use view::{FulfillmentStatus, OrderView, ReservationView};
@@ -40,6 +41,7 @@ pub struct Order;
 
 impl Entity for Order {
     const TYPE: &'static str = "order";
+    const STATE_VERSION: u16 = 2;
 
     type State = State;
     type Command = Command;

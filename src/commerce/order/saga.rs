@@ -30,9 +30,9 @@ pub(super) fn decide(state: &State, command: Command, context: &Context<'_>) -> 
     }
 }
 
-struct Saga<'a> {
-    draft: Draft<Order>,
-    context: &'a Context<'a>,
+pub(super) struct Saga<'a> {
+    pub draft: Draft<Order>,
+    pub context: &'a Context<'a>,
 }
 
 impl Saga<'_> {
@@ -67,6 +67,9 @@ impl Saga<'_> {
             Command::CaptureDeclined { reason } => self.capture_declined(reason),
             Command::PaymentReversed { outcome } => self.payment_reversed(Fact::PaymentReversed { outcome }),
             Command::PaymentUnresolved { reason } => self.payment_unresolved(reason),
+            Command::StockBackordered { done, sku } => self.stock_backordered(done, sku),
+            Command::BackorderServed { done, sku } => self.backorder_served(done, sku),
+            Command::ReservationDue => self.reservation_due(),
         }
         Ok(())
     }
@@ -80,11 +83,8 @@ impl Saga<'_> {
         }
         let now_ms = self.context.now_ms;
         let details = order.into_details(now_ms).map_err(|detail| Rejection::Invalid { detail })?;
-        let expires_at_ms = details.reserved_until_ms;
         self.emit(Fact::Placed(Arc::new(details)));
-        if let Some((sku, route)) = self.draft.state.route(self.context.id) {
-            self.tell_stock(sku, &stock::Command::Reserve { route, expires_at_ms });
-        }
+        self.reserve_from(0);
         Ok(())
     }
 
@@ -102,9 +102,13 @@ impl Saga<'_> {
     }
 
     fn stock_reserved(&mut self) {
-        if !self.stock_settles(StockTrack::Reserving, Fact::StockReserved) {
-            return;
+        if self.stock_settles(StockTrack::Reserving, Fact::StockReserved) {
+            self.begin_payment();
         }
+    }
+
+    /// Asks for the money, if the order is whole and goes on.
+    pub(super) fn begin_payment(&mut self) {
         if let (Status::Reserved, Some(details)) = (self.draft.state.status, self.details()) {
             let request = payment::Authorize {
                 order_id: self.context.id.to_owned(),
@@ -112,6 +116,7 @@ impl Saga<'_> {
                 payment_method: details.payment_method.clone(),
             };
             self.tell_payment(&payment::Command::Authorize(request));
+            self.keep_time();
         }
     }
 
@@ -193,7 +198,7 @@ impl Saga<'_> {
     }
 
     /// Begins to compensate, unless that is under way.
-    fn give_up(&mut self, ending: Ending) {
+    pub(super) fn give_up(&mut self, ending: Ending) {
         if self.draft.state.status.may_become(Status::Compensating) && self.draft.state.status != Status::NeedsAttention
         {
             self.emit(Fact::CompensationStarted { ending });
@@ -205,7 +210,7 @@ impl Saga<'_> {
         if self.draft.state.ending.is_none() {
             return;
         }
-        if matches!(self.draft.state.stock, StockTrack::Held | StockTrack::Committed) {
+        if matches!(self.draft.state.stock, StockTrack::Held | StockTrack::Committed | StockTrack::Waiting) {
             self.give_stock_back();
         }
         let status = self.draft.state.status;
@@ -232,15 +237,15 @@ impl Saga<'_> {
         }
     }
 
-    fn details(&self) -> Option<Arc<Details>> {
+    pub(super) fn details(&self) -> Option<Arc<Details>> {
         self.draft.state.details.clone()
     }
 
-    fn emit(&mut self, fact: Fact) {
+    pub(super) fn emit(&mut self, fact: Fact) {
         self.draft.emit(Event { at_ms: self.context.now_ms, fact });
     }
 
-    fn tell_stock(&mut self, sku: String, command: &stock::Command) {
+    pub(super) fn tell_stock(&mut self, sku: String, command: &stock::Command) {
         self.draft.effect(Effect::tell::<Stock>(sku, command));
     }
 

@@ -3,7 +3,7 @@
 use super::{Ending, Event, Fact, Item, Reversal, Status};
 use crate::commerce::{
     Money,
-    stock::{Leg, Route, Undo, UndoLeg},
+    stock::{Leg, Owner, Route, Undo, UndoLeg},
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
@@ -22,6 +22,8 @@ pub struct State {
     /// Why it needs attention.
     pub attention: Option<String>,
     pub updated_at_ms: u64,
+    /// When its reservations run out, if the order keeps that time itself; none while it waits.
+    pub due_ms: Option<u64>,
 }
 
 /// What was ordered.
@@ -35,7 +37,7 @@ pub struct Details {
     pub backorder: bool,
     pub metadata: BTreeMap<String, String>,
     pub created_at_ms: u64,
-    /// When its reservations run out.
+    /// When its reservations run out; an order that may wait has as long once it is reserved.
     pub reserved_until_ms: u64,
 }
 
@@ -51,6 +53,8 @@ pub enum StockTrack {
     Undoing,
     /// Nothing is held or taken.
     Clear,
+    /// A leg waits for stock to come in; those before it are held.
+    Waiting,
 }
 
 /// Where the order's money is.
@@ -89,6 +93,8 @@ pub enum ReservationStatus {
     Committed,
     Released,
     Expired,
+    /// Waits for stock to come in.
+    Backordered,
 }
 
 impl PaymentTrack {
@@ -104,14 +110,7 @@ impl State {
         self.updated_at_ms = event.at_ms;
         match &event.fact {
             Fact::Placed(details) => self.place(details),
-            Fact::StockReserved => {
-                self.stock = StockTrack::Held;
-                self.mark_all(ReservationStatus::Held);
-                if self.status == Status::Pending && self.ending.is_none() {
-                    self.status = Status::Reserved;
-                    self.payment = PaymentTrack::Authorizing;
-                }
-            }
+            Fact::StockReserved => self.reserved(event.at_ms),
             Fact::StockRefused { done, ending } => {
                 self.reservations.truncate(usize::from(*done));
                 self.mark_all(ReservationStatus::Held);
@@ -170,22 +169,29 @@ impl State {
                 self.attention = None;
             }
             Fact::Ended => self.status = self.ending.as_ref().map_or(Status::Cancelled, |e| e.status),
+            Fact::StockBackordered { done, .. } => self.leg_waits(usize::from(*done)),
+            Fact::BackorderServed { done, .. } => self.leg_served(usize::from(*done), event.at_ms),
         }
     }
 
     /// The chain over every SKU, from its first.
     pub(super) fn route(&self, order_id: &str) -> Option<(String, Route)> {
-        let leg = |r: &Reservation| Leg { sku: r.sku.clone(), quantity: r.quantity };
-        let legs: Vec<_> = self.reservations.iter().map(leg).collect();
-        let first = legs.first()?.sku.clone();
-        Some((first, Route { order_id: order_id.to_owned(), done: 0, legs }))
+        self.route_from(order_id, 0)
     }
 
-    /// The chain over every SKU that is held or committed; `None` if none is.
+    /// The chain over the SKUs after the first `done`; `None` if there are no more.
+    pub(super) fn route_from(&self, order_id: &str, done: u16) -> Option<(String, Route)> {
+        let leg = |r: &Reservation| Leg { sku: r.sku.clone(), quantity: r.quantity };
+        let legs: Vec<_> = self.reservations.iter().skip(usize::from(done)).map(leg).collect();
+        let first = legs.first()?.sku.clone();
+        Some((first, Route { owner: Owner::order(order_id), done, legs }))
+    }
+
+    /// The chain over every SKU that is held, waited for or committed; `None` if none is.
     pub(super) fn undo(&self, order_id: &str) -> Option<(String, Undo)> {
         let leg = |r: &Reservation| {
             let restock = match r.status {
-                ReservationStatus::Held => false,
+                ReservationStatus::Held | ReservationStatus::Backordered => false,
                 ReservationStatus::Committed => true,
                 _ => return None,
             };
@@ -193,7 +199,7 @@ impl State {
         };
         let legs: Vec<_> = self.reservations.iter().filter_map(leg).collect();
         let first = legs.first()?.sku.clone();
-        Some((first, Undo { order_id: order_id.to_owned(), legs }))
+        Some((first, Undo { owner: Owner::order(order_id), legs }))
     }
 
     fn place(&mut self, details: &Arc<Details>) {
@@ -209,7 +215,7 @@ impl State {
         self.reservations = merged.into_iter().map(reservation).collect();
     }
 
-    fn mark_all(&mut self, status: ReservationStatus) {
+    pub(super) fn mark_all(&mut self, status: ReservationStatus) {
         self.reservations.iter_mut().for_each(|reservation| reservation.status = status);
     }
 
@@ -226,7 +232,8 @@ impl State {
     fn undone(&mut self) {
         self.stock = StockTrack::Clear;
         for reservation in &mut self.reservations {
-            if matches!(reservation.status, ReservationStatus::Held | ReservationStatus::Committed) {
+            use ReservationStatus::{Backordered, Committed, Held};
+            if matches!(reservation.status, Held | Backordered | Committed) {
                 reservation.status = ReservationStatus::Released;
             }
         }

@@ -45,9 +45,11 @@ pub struct ReservationView {
     pub id: String,
     pub sku: String,
     pub quantity: u32,
-    /// `held`, `committed`, `released` or `expired`.
+    /// `held`, `committed`, `released`, `expired` or `backordered`.
     pub status: ReservationStatus,
-    pub expires_at: String,
+    /// Absent while the order waits for stock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
 }
 
 impl OrderView {
@@ -63,7 +65,7 @@ impl OrderView {
             items: details.items.clone(),
             currency: details.total.currency(),
             total: details.total,
-            reservations: reservations(id, state, details.reserved_until_ms),
+            reservations: reservations(id, state, state.held_until_ms()),
             payment_id: payment_id(id),
             backorder: details.backorder,
             metadata: details.metadata.clone(),
@@ -89,7 +91,7 @@ impl FulfillmentStatus {
 }
 
 /// Those that were granted; a reservation that is only asked for does not exist yet.
-fn reservations(order_id: &str, state: &State, expires_at_ms: u64) -> Vec<ReservationView> {
+fn reservations(order_id: &str, state: &State, until_ms: Option<u64>) -> Vec<ReservationView> {
     let granted = state.reservations.iter().enumerate();
     let granted = granted.filter(|(_, reservation)| reservation.status != ReservationStatus::Requested);
     let view = |(at, reservation): (usize, &super::Reservation)| ReservationView {
@@ -97,7 +99,7 @@ fn reservations(order_id: &str, state: &State, expires_at_ms: u64) -> Vec<Reserv
         sku: reservation.sku.clone(),
         quantity: reservation.quantity,
         status: reservation.status,
-        expires_at: rfc3339(expires_at_ms),
+        expires_at: until_ms.map(rfc3339),
     };
     granted.map(view).collect()
 }

@@ -1,9 +1,10 @@
 //! What a stock is told, what it remembers, what it answers.
 //!
 //! The order of variants and fields is the stored format: append, never reorder, and raise the
-//! entity's version when a shape changes (tests/fixtures/events/README.md).
+//! entity's version when a shape changes (tests/fixtures/events/README.md). `upcast` reads what
+//! version 1 wrote.
 
-use super::Levels;
+use super::{Levels, Owner};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,36 +14,44 @@ pub enum Command {
     Put { on_hand: u64, backorder_limit: u64 },
     /// Change what is on hand by so many.
     Adjust { delta: i64, reason: String },
-    /// Hold a leg for an order until a time (milliseconds since the epoch).
-    Reserve { route: Route, expires_at_ms: u64 },
+    /// Hold a leg for its owner.
+    Reserve {
+        route: Route,
+        /// Until when, in milliseconds since the epoch; `None`: until the owner says otherwise.
+        until_ms: Option<u64>,
+        /// Where there is no stock, wait for it.
+        may_wait: bool,
+    },
     /// Turn a held leg into units taken.
     Commit(Route),
     /// Give a leg back.
     Undo(Undo),
     /// From the timer: end the reservations whose time is up.
     Sweep,
+    /// From itself: go on serving those who wait.
+    Serve,
 }
 
-/// An order's way over its SKUs: the legs still to do, the current one first.
+/// An owner's way over its SKUs: the legs still to do, the current one first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    pub order_id: String,
+    pub owner: Owner,
     /// Legs done before these.
     pub done: u16,
     pub legs: Vec<Leg>,
 }
 
-/// So many units of one SKU; an order has one leg per SKU.
+/// So many units of one SKU; an owner has one leg per SKU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leg {
     pub sku: String,
     pub quantity: u32,
 }
 
-/// An order's way back over its SKUs.
+/// An owner's way back over its SKUs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undo {
-    pub order_id: String,
+    pub owner: Owner,
     pub legs: Vec<UndoLeg>,
 }
 
@@ -50,7 +59,7 @@ pub struct Undo {
 pub struct UndoLeg {
     pub sku: String,
     pub quantity: u32,
-    /// True: it was committed, put the units back. False: it is held, release it.
+    /// True: it was committed, put the units back. False: it is held or waits, release it.
     pub restock: bool,
 }
 
@@ -60,35 +69,53 @@ pub enum Event {
     Put {
         on_hand: u64,
         backorder_limit: u64,
+        /// The number of the `Put` or `Adjusted` before this one, 0 if there is none: people's
+        /// changes can be listed without reading what happened between them.
+        previous: u64,
     },
     Adjusted {
         delta: i64,
         reason: String,
+        previous: u64,
     },
     Reserved {
-        order_id: String,
+        owner: Owner,
         quantity: u32,
-        expires_at_ms: u64,
+        until_ms: Option<u64>,
     },
     Committed {
-        order_id: String,
+        owner: Owner,
     },
     Released {
-        order_id: String,
+        owner: Owner,
     },
-    /// Committed units of an order that was never shipped came back.
+    /// Committed units came back.
     Restocked {
-        order_id: String,
+        owner: Owner,
         quantity: u32,
     },
     /// A commit came after the deadline.
     Expired {
-        order_id: String,
+        owner: Owner,
     },
-    /// The timer fired: these orders' reservations ended; the next sweep is at that time.
+    /// The timer fired: these reservations ended; the next sweep is at that time.
     Swept {
-        expired: Vec<String>,
+        expired: Vec<Owner>,
         next_sweep_ms: Option<u64>,
+    },
+    /// There was no stock: this owner waits for it, behind those who wait already.
+    Backordered {
+        owner: Owner,
+        quantity: u32,
+        done: u16,
+    },
+    /// Stock came in: the first of those who wait, in order, hold theirs now.
+    Served {
+        owners: Vec<Owner>,
+    },
+    /// An owner waits no longer.
+    Withdrawn {
+        owner: Owner,
     },
 }
 
@@ -112,6 +139,8 @@ pub enum Rejection {
     InsufficientStock { available: u64 },
     #[error("at most {on_hand_max} may be on hand")]
     TooMany { on_hand_max: u64 },
+    #[error("{short} units would be owed to backorders; the backorder limit is {limit}")]
+    BelowBackorderLimit { short: u64, limit: u64 },
 }
 
 impl Rejection {
@@ -122,6 +151,17 @@ impl Rejection {
             Self::BelowReserved { .. } => "below-reserved",
             Self::InsufficientStock { .. } => "insufficient-stock",
             Self::TooMany { .. } => "stock-limit",
+            Self::BelowBackorderLimit { .. } => "backorder-limit",
+        }
+    }
+}
+
+impl Event {
+    /// Whether people did this: `Put` or `Adjusted`. The number of the one before, 0 if none.
+    pub fn supply(&self) -> Option<u64> {
+        match self {
+            Self::Put { previous, .. } | Self::Adjusted { previous, .. } => Some(*previous),
+            _ => None,
         }
     }
 }
@@ -132,10 +172,10 @@ impl Route {
         self.legs.first().filter(|leg| leg.sku == sku)
     }
 
-    /// The next SKU and the way from there; or, at the end, the order to answer.
-    pub(super) fn next(mut self) -> Result<(String, Route), String> {
+    /// The next SKU and the way from there; or, at the end, the owner to answer.
+    pub(super) fn next(mut self) -> Result<(String, Route), Owner> {
         if self.legs.len() < 2 {
-            return Err(self.order_id);
+            return Err(self.owner);
         }
         self.legs.remove(0);
         self.done += 1;
@@ -145,9 +185,9 @@ impl Route {
 
 impl Undo {
     /// As [`Route::next`].
-    pub(super) fn next(mut self) -> Result<(String, Undo), String> {
+    pub(super) fn next(mut self) -> Result<(String, Undo), Owner> {
         if self.legs.len() < 2 {
-            return Err(self.order_id);
+            return Err(self.owner);
         }
         self.legs.remove(0);
         Ok((self.legs[0].sku.clone(), self))

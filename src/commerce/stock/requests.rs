@@ -32,9 +32,11 @@ pub struct StockView {
     pub sku: String,
     pub on_hand: u64,
     pub reserved: u64,
-    pub available: u64,
+    /// `on_hand - reserved - backordered`.
+    pub available: i64,
     pub committed: u64,
     pub backordered: u64,
+    pub backorder_limit: u64,
     pub version: u64,
 }
 
@@ -74,8 +76,8 @@ impl StockView {
             reserved: levels.reserved,
             available: levels.available(),
             committed: levels.committed,
-            // Backorders are not taken yet; nothing can be waiting.
-            backordered: 0,
+            backordered: levels.backordered,
+            backorder_limit: levels.backorder_limit,
             version,
         })
     }

@@ -11,8 +11,10 @@ use crate::commerce::{
     gateway::GatewayResponse,
     order::{self, Order, Refusal, Reversal},
     payment::{self, Payment},
-    stock::{self, Leg, Route, Stock, Undo, UndoLeg},
+    reservation::{self, NewReservation, Reservation},
+    stock::{self, Answer, Event, Leg, Owner, Route, Stock, Undo, UndoLeg},
 };
+use crate::entity::{Context, Decision, Entity, codec};
 use proptest::{collection::vec, prelude::*};
 use std::collections::BTreeSet;
 
@@ -31,29 +33,68 @@ fn tell_all<E: Kind>(id: &str, commands: Vec<(E::Command, u64)>) -> Kept<E> {
 }
 
 fn stock_command() -> impl Strategy<Value = stock::Command> {
-    let order = (0..6u8).prop_map(|order| format!("ord_{order}"));
+    let owner = (0..6u8, any::<bool>()).prop_map(|(id, order)| match order {
+        true => Owner::order(&format!("ord_{id}")),
+        false => Owner::reservation(&format!("res_{id}")),
+    });
     let sku = prop_oneof![9 => Just("apple".to_owned()), 1 => Just("other".to_owned())];
     let legs = vec((sku, 1..8u32), 0..3);
-    let route = (order, legs).prop_map(|(order_id, legs)| {
+    let route = (owner, legs).prop_map(|(owner, legs)| {
         let legs = legs.into_iter().map(|(sku, quantity)| Leg { sku, quantity }).collect();
-        Route { order_id, done: 0, legs }
+        Route { owner, done: 0, legs }
     });
     let undo = (route.clone(), any::<bool>()).prop_map(|(route, restock)| {
         let leg = |leg: Leg| UndoLeg { sku: leg.sku, quantity: leg.quantity, restock };
-        stock::Command::Undo(Undo { order_id: route.order_id, legs: route.legs.into_iter().map(leg).collect() })
+        stock::Command::Undo(Undo { owner: route.owner, legs: route.legs.into_iter().map(leg).collect() })
     });
-    let delta = prop_oneof![-20..20i64, any::<i64>()];
+    let delta = prop_oneof![4 => -20..20i64, 1 => any::<i64>()];
+    let on_hand = prop_oneof![4 => 0..40u64, 1 => any::<u64>()];
+    let until_ms = proptest::option::of((0..9000u64).prop_map(|ttl_ms| START_MS + ttl_ms));
     prop_oneof![
-        1 => prop_oneof![0..40u64, any::<u64>()]
-            .prop_map(|on_hand| stock::Command::Put { on_hand, backorder_limit: 0 }),
+        1 => (on_hand, 0..20u64)
+            .prop_map(|(on_hand, backorder_limit)| stock::Command::Put { on_hand, backorder_limit }),
         1 => delta.prop_map(|delta| stock::Command::Adjust { delta, reason: "any".into() }),
-        4 => (route.clone(), 0..9000u64).prop_map(|(route, ttl_ms)| {
-            stock::Command::Reserve { route, expires_at_ms: START_MS + ttl_ms }
-        }),
+        6 => (route.clone(), until_ms, any::<bool>())
+            .prop_map(|(route, until_ms, may_wait)| stock::Command::Reserve { route, until_ms, may_wait }),
         3 => route.prop_map(stock::Command::Commit),
         3 => undo,
         1 => Just(stock::Command::Sweep),
+        1 => Just(stock::Command::Serve),
     ]
+}
+
+/// A command, and how often it comes.
+fn repeated<C: std::fmt::Debug + Clone>(command: impl Strategy<Value = C>) -> impl Strategy<Value = Vec<(C, u64)>> {
+    let times = prop_oneof![8 => Just(1usize), 1 => Just(2), 1 => Just(3)];
+    let some = (command, 0..2000u64, times).prop_map(|(command, wait_ms, times)| vec![(command, wait_ms); times]);
+    vec(some, 1..80).prop_map(|sequences| sequences.concat())
+}
+
+fn reservation_command() -> impl Strategy<Value = reservation::Command> {
+    use reservation::Command::{Commit, Due, Extend, Release, Stock};
+    let refused = (0..4u16).prop_map(|done| {
+        Stock(Answer::Refused { done, sku: "bread".into(), refusal: Refusal::InsufficientStock { available: 0 } })
+    });
+    prop_oneof![
+        4 => Just(Stock(Answer::Reserved)),
+        2 => Just(Stock(Answer::Committed)),
+        2 => Just(Stock(Answer::Undone)),
+        1 => refused,
+        1 => (0..4u16).prop_map(|done| Stock(Answer::Served { done, sku: "bread".into() })),
+        1 => Just(Stock(Answer::CommitRefused { done: 0 })),
+        1 => Just(Commit),
+        1 => Just(Release),
+        2 => (0..9000u64).prop_map(|ttl_ms| Extend { ttl_ms }),
+        2 => Just(Due),
+    ]
+}
+
+/// A decision in a form that can be compared.
+fn outcome<E: Entity<Event: std::fmt::Debug, Reply: std::fmt::Debug>>(decision: Decision<E>) -> impl std::fmt::Debug {
+    match decision {
+        Decision::Accept { events, effects, reply } => Ok((events, effects, reply)),
+        Decision::Reject(rejection) => Err(rejection.to_string()),
+    }
 }
 
 /// Anything at all that a payment may be told, at the right time or not.
@@ -108,6 +149,10 @@ fn payment_command(own: bool) -> impl Strategy<Value = payment::Command> {
     ]
 }
 
+fn leg_sku() -> impl Strategy<Value = String> {
+    prop_oneof![Just("apple"), Just("bread"), Just("cheese")].prop_map(str::to_owned)
+}
+
 fn order_command() -> impl Strategy<Value = order::Command> {
     use order::Command::*;
     let reason = || "any".to_owned();
@@ -123,6 +168,9 @@ fn order_command() -> impl Strategy<Value = order::Command> {
         1 => Just(PaymentDeclined { reason: reason() }),
         1 => Just(CaptureDeclined { reason: reason() }),
         1 => Just(PaymentUnresolved { reason: reason() }),
+        2 => (0..4u16, leg_sku()).prop_map(|(done, sku)| StockBackordered { done, sku }),
+        2 => (0..4u16, leg_sku()).prop_map(|(done, sku)| BackorderServed { done, sku }),
+        1 => Just(ReservationDue),
         1 => any::<u16>().prop_map(|done| CommitRefused { done }),
         1 => Just(ReservationExpired { sku: "bread".into() }),
         1 => (0..4u16, Just(Refusal::UnknownSku))
@@ -132,9 +180,67 @@ fn order_command() -> impl Strategy<Value = order::Command> {
 
 proptest! {
     #[test]
-    fn stock_is_conserved_whatever_it_is_told(commands in vec((stock_command(), 0..2000u64), 1..80)) {
+    fn stock_is_conserved_whatever_it_is_told(commands in repeated(stock_command())) {
         let kept = tell_all::<Stock>("apple", commands);
         prop_assert!(kept.state.is_conserved());
+    }
+
+    #[test]
+    fn those_who_wait_are_served_in_the_order_in_which_they_came(commands in repeated(stock_command())) {
+        let kept = tell_all::<Stock>("apple", commands);
+        let mut state = stock::State::default();
+        let mut queue: Vec<Owner> = Vec::new();
+        for event in &kept.facts {
+            match event {
+                Event::Backordered { owner, .. } => queue.push(owner.clone()),
+                Event::Withdrawn { owner } => queue.retain(|waiting| waiting != owner),
+                Event::Served { owners } => {
+                    prop_assert_eq!(&queue[..owners.len()], &owners[..]);
+                    queue.drain(..owners.len());
+                }
+                _ => {}
+            }
+            Stock::evolve(&mut state, event);
+            if let Event::Backordered { .. } = event {
+                let owed = -state.levels.available();
+                prop_assert!(0 < owed && owed <= state.levels.backorder_limit as i64, "{:?}", state.levels);
+            }
+        }
+        // Whoever comes first waits only for want of stock.
+        let first = kept.state.waiting.iter().next();
+        prop_assert!(first.is_none_or(|first| u64::from(first.quantity) > kept.state.levels.free()));
+    }
+
+    #[test]
+    fn a_state_that_was_stored_decides_as_the_live_one(commands in repeated(stock_command()), next in stock_command()) {
+        let state = tell_all::<Stock>("apple", commands).state;
+        let bytes = codec::encode("state", &state).expect("encodes");
+        let stored: stock::State = codec::decode("state", &bytes).expect("decodes");
+        prop_assert_eq!(&stored, &state);
+        let context = Context { id: "apple", version: state.version, now_ms: START_MS + 5000, random: 7 };
+        let decided = [&state, &stored].map(|state| format!("{:?}", outcome(Stock::decide(state, next.clone(), &context))));
+        prop_assert_eq!(&decided[0], &decided[1]);
+    }
+
+    #[test]
+    fn a_reservation_stays_in_its_table_whatever_it_is_told(commands in repeated(reservation_command())) {
+        let legs = vec![Leg { sku: "bread".into(), quantity: 2 }, Leg { sku: "apple".into(), quantity: 1 }];
+        let hold = reservation::Command::Hold(NewReservation { items: legs, ttl_ms: 5000 });
+        let first = std::iter::once((hold, 0));
+        let kept = tell_all::<Reservation>("res_1", first.chain(commands).collect());
+        // What was granted is taken or given back once.
+        let ends = |fact: &reservation::Fact| {
+            use reservation::Fact::{Committed, Expired, Refused, Released};
+            matches!(fact, Committed | Expired | Released | Refused { .. })
+        };
+        prop_assert!(kept.facts.iter().filter(|event| ends(&event.fact)).count() <= 1);
+        for (at, event) in kept.facts.iter().enumerate() {
+            if event.fact == reservation::Fact::Committed {
+                let mut before = reservation::State::default();
+                kept.facts[..at].iter().for_each(|event| Reservation::evolve(&mut before, event));
+                prop_assert!(before.until_ms.is_some_and(|until_ms| event.at_ms < until_ms), "{:?}", before);
+            }
+        }
     }
 
     /// The table and `refunds, pending ones included ≤ captured ≤ authorized` are checked after
@@ -153,9 +259,12 @@ proptest! {
     }
 
     #[test]
-    fn an_order_stays_in_its_table_whatever_it_is_told(commands in vec((order_command(), 0..50u64), 1..60)) {
+    fn an_order_stays_in_its_table_whatever_it_is_told(
+        commands in vec((order_command(), 0..50u64), 1..60),
+        backorder: bool,
+    ) {
         let lines = [("apple", 1), ("bread", 2), ("cheese", 1)];
-        let place = order::Command::Place(Box::new(new_order(&lines)));
+        let place = order::Command::Place(Box::new(order::NewOrder { backorder, ..new_order(&lines) }));
         let first = std::iter::once((place, 0));
         let kept = tell_all::<Order>("ord_1", first.chain(commands).collect());
         let ended = kept.facts.iter().position(|event| event.fact == order::Fact::Ended);

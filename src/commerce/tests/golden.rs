@@ -3,8 +3,10 @@
 
 use crate::commerce::{
     Money, Payment, Stock,
-    order::{Details, Ending, Fact, Item, Order, Reason, Reversal, Status},
-    payment, stock,
+    order::{self, Details, Ending, Fact, Item, Order, Reason, Reversal, Status},
+    payment,
+    reservation::{self, Reservation},
+    stock::{self, Leg, Owner},
 };
 use crate::entity::{
     Context, Decision, Entity, Versioned,
@@ -52,6 +54,8 @@ fn order_events() -> Vec<crate::commerce::order::Event> {
         Fact::AttentionNeeded { reason: reason() },
         Fact::CompensationResumed,
         Fact::Ended,
+        Fact::StockBackordered { done: 1, sku: "bread".into() },
+        Fact::BackorderServed { done: 1, sku: "bread".into() },
     ];
     facts.into_iter().map(|fact| crate::commerce::order::Event { at_ms: AT_MS, fact }).collect()
 }
@@ -99,19 +103,59 @@ fn payment_events() -> Vec<payment::Event> {
     facts.into_iter().map(|fact| payment::Event { at_ms: AT_MS, fact }).collect()
 }
 
+/// What version 1 wrote, as it is read today.
+fn stock_events_v1() -> Vec<stock::Event> {
+    use stock::Event::*;
+    let owner = || Owner::order("ord_1");
+    vec![
+        Put { on_hand: 100, backorder_limit: 7, previous: 0 },
+        Adjusted { delta: -3, reason: "broken".into(), previous: 0 },
+        Reserved { owner: owner(), quantity: 2, until_ms: Some(AT_MS) },
+        Committed { owner: owner() },
+        Released { owner: owner() },
+        Restocked { owner: owner(), quantity: 2 },
+        Expired { owner: owner() },
+        Swept { expired: vec![owner()], next_sweep_ms: Some(AT_MS) },
+    ]
+}
+
 fn stock_events() -> Vec<stock::Event> {
     use stock::Event::*;
-    let order_id = || "ord_1".to_owned();
+    let order = || Owner::order("ord_1");
+    let reservation = || Owner::reservation("res_1");
     vec![
-        Put { on_hand: 100, backorder_limit: 7 },
-        Adjusted { delta: -3, reason: "broken".into() },
-        Reserved { order_id: order_id(), quantity: 2, expires_at_ms: AT_MS },
-        Committed { order_id: order_id() },
-        Released { order_id: order_id() },
-        Restocked { order_id: order_id(), quantity: 2 },
-        Expired { order_id: order_id() },
-        Swept { expired: vec![order_id()], next_sweep_ms: Some(AT_MS) },
+        Put { on_hand: 100, backorder_limit: 7, previous: 0 },
+        Adjusted { delta: -3, reason: "broken".into(), previous: 1 },
+        Reserved { owner: order(), quantity: 2, until_ms: Some(AT_MS) },
+        Reserved { owner: reservation(), quantity: 3, until_ms: None },
+        Committed { owner: reservation() },
+        Released { owner: order() },
+        Restocked { owner: order(), quantity: 2 },
+        Expired { owner: order() },
+        Swept { expired: vec![order(), reservation()], next_sweep_ms: Some(AT_MS) },
+        Backordered { owner: order(), quantity: 5, done: 2 },
+        Served { owners: vec![order()] },
+        Withdrawn { owner: order() },
     ]
+}
+
+fn reservation_events() -> Vec<reservation::Event> {
+    use reservation::Fact::*;
+    let items = vec![Leg { sku: "apple".into(), quantity: 2 }, Leg { sku: "bread".into(), quantity: 1 }];
+    let refusal = order::Refusal::InsufficientStock { available: 1 };
+    let facts = vec![
+        Requested { items, ttl_ms: 900_000 },
+        Held { until_ms: AT_MS },
+        Refused { done: 1, sku: "bread".into(), refusal },
+        Refused { done: 0, sku: "bread".into(), refusal: order::Refusal::TooManyBackorders },
+        Committed,
+        Released,
+        Extended { until_ms: AT_MS },
+        Expired,
+        StockCommitted,
+        StockUndone,
+    ];
+    facts.into_iter().map(|fact| reservation::Event { at_ms: AT_MS, fact }).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -157,13 +201,23 @@ fn payment_events_of_version_1_stay_readable() {
 
 #[test]
 fn stock_events_of_version_1_stay_readable() {
-    check::<Stock>(1, include_str!("../../../tests/fixtures/events/stock.v1.hex"), &stock_events());
+    check::<Stock>(1, include_str!("../../../tests/fixtures/events/stock.v1.hex"), &stock_events_v1());
+}
+
+#[test]
+fn stock_events_of_version_2_stay_readable() {
+    check::<Stock>(2, include_str!("../../../tests/fixtures/events/stock.v2.hex"), &stock_events());
+}
+
+#[test]
+fn reservation_events_of_version_1_stay_readable() {
+    check::<Reservation>(1, include_str!("../../../tests/fixtures/events/reservation.v1.hex"), &reservation_events());
 }
 
 #[test]
 fn events_of_a_version_from_the_future_are_refused_by_name() {
-    let stored = Versioned { version: 2, bytes: vec![0] };
-    let unknown = codec::Error::UnknownVersion { what: "event", found: 2, known: 1 };
+    let stored = Versioned { version: 3, bytes: vec![0] };
+    let unknown = codec::Error::UnknownVersion { what: "event", found: 3, known: 2 };
     assert_eq!(decode_event::<Stock>(&stored), Err(unknown));
 }
 

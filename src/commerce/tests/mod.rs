@@ -1,6 +1,7 @@
 //! Tests of the shop as a whole: a little world that delivers effects in random order, the saga's
 //! behaviours by name, random command sequences per entity, and the golden fixtures.
 
+mod backorders;
 mod entities;
 mod gateway;
 mod golden;
@@ -8,6 +9,7 @@ mod payments;
 mod random_payments;
 mod random_worlds;
 mod requests;
+mod reservations;
 mod saga;
 mod stock;
 mod world;

@@ -7,8 +7,9 @@ use super::{
     world::{Mail, World},
 };
 use crate::commerce::{
-    order::{self, Order, Status},
-    stock,
+    order::{self, NewOrder, Order, Status},
+    reservation::{self, NewReservation, Reservation},
+    stock::{self, Leg},
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -48,12 +49,14 @@ fn busy_world(seed: u64, steps: usize) -> World {
         world.put_stock(sku, dice.roll(30)).expect("nothing is reserved yet");
     }
     for _ in 0..steps {
-        match dice.roll(40) {
-            0..=4 => place(&mut world, &mut dice),
+        match dice.roll(42) {
+            0..=3 => place(&mut world, &mut dice),
+            4 => reserve(&mut world, &mut dice),
             5 => cancel(&mut world, &mut dice),
             6 => change_stock(&mut world, &mut dice),
             7 => world.advance(dice.roll(400)),
             8 => world.advance(dice.roll(2 * order_ttl())),
+            9 | 10 => end_reservation(&mut world, &mut dice),
             _ => deliver(&mut world, &mut dice, bad_day),
         }
     }
@@ -72,7 +75,32 @@ fn place(world: &mut World, dice: &mut Dice) {
         })
         .collect();
     let id = format!("ord_{}", world.orders.len());
-    world.ask::<Order>(&id, &order::Command::Place(Box::new(new_order(&lines)))).expect("a new id");
+    let order = NewOrder { backorder: dice.roll(3) == 0, ..new_order(&lines) };
+    world.ask::<Order>(&id, &order::Command::Place(Box::new(order))).expect("a new id");
+}
+
+fn reserve(world: &mut World, dice: &mut Dice) {
+    let items = (0..=dice.roll(3))
+        .map(|_| Leg { sku: SKUS[dice.roll(3) as usize].to_owned(), quantity: 1 + dice.roll(4) as u32 })
+        .collect();
+    let id = format!("res_{}", world.reservations.len());
+    let wanted = NewReservation { items, ttl_ms: 1000 + dice.roll(order_ttl()) };
+    world.ask::<Reservation>(&id, &reservation::Command::Hold(wanted)).expect("a new id");
+}
+
+fn end_reservation(world: &mut World, dice: &mut Dice) {
+    let Some(last) = (world.reservations.len() as u64).checked_sub(1) else { return };
+    let id = format!("res_{}", dice.roll(last + 1));
+    let command = match dice.roll(4) {
+        0 => reservation::Command::Release,
+        1 => reservation::Command::Extend { ttl_ms: dice.roll(order_ttl()) },
+        _ => reservation::Command::Commit,
+    };
+    let before = world.reservation(&id).clone();
+    if let Err(rejection) = world.ask::<Reservation>(&id, &command) {
+        assert_eq!(rejection.code(), "illegal-transition");
+        assert_eq!(world.reservation(&id), &before, "a rejection changes nothing");
+    }
 }
 
 fn cancel(world: &mut World, dice: &mut Dice) {
@@ -89,7 +117,7 @@ fn cancel(world: &mut World, dice: &mut Dice) {
 fn change_stock(world: &mut World, dice: &mut Dice) {
     let sku = SKUS[dice.roll(3) as usize];
     let command = match dice.roll(2) {
-        0 => stock::Command::Put { on_hand: dice.roll(30), backorder_limit: 0 },
+        0 => stock::Command::Put { on_hand: dice.roll(30), backorder_limit: dice.roll(20) },
         _ => stock::Command::Adjust { delta: dice.roll(20) as i64 - 10, reason: "counted".into() },
     };
     // May be refused, because of what is reserved.
@@ -120,8 +148,14 @@ fn finish(world: &mut World, seed: u64) {
             (kept.state.status == Status::NeedsAttention).then(|| id.clone())
         };
         let stuck: Vec<_> = world.orders.iter().filter_map(stuck).collect();
-        if stuck.is_empty() {
+        let waiting = world.orders.values().any(|kept| kept.state.status == Status::Backordered);
+        if stuck.is_empty() && !waiting {
             return;
+        }
+        // What was waited for comes in, all of it.
+        for sku in SKUS[..3].iter().filter(|_| waiting) {
+            let plenty = stock::Command::Adjust { delta: 100_000, reason: "delivery".into() };
+            world.supply(sku, &plenty).expect("there is room");
         }
         for id in stuck {
             let again = order::Command::Cancel { reason: "operator".into() };
@@ -143,7 +177,7 @@ proptest! {
 
 #[test]
 fn random_worlds_visit_every_status_the_saga_drives() {
-    let (mut visited, mut undone_money) = (BTreeSet::new(), BTreeSet::new());
+    let (mut visited, mut undone_money, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for seed in 0..60 {
         let mut world = busy_world(seed, 700);
         finish(&mut world, seed);
@@ -156,9 +190,12 @@ fn random_worlds_visit_every_status_the_saga_drives() {
                 undone_money.insert(format!("{:?}", state.payment));
             }
         }
+        held.extend(world.reservations.values().map(|kept| kept.state.status.name()));
     }
+    assert_eq!(held, BTreeSet::from(["committed", "expired", "rejected", "released"]));
     let expected = [
         "authorized",
+        "backordered",
         "cancelled",
         "compensating",
         "confirmed",

@@ -90,3 +90,18 @@ fn stock_requests_are_checked() {
     assert_eq!(wrong(adjust(0, "")), ["delta", "reason"]);
     assert!(adjust(-3, "broken").is_ok());
 }
+
+#[test]
+fn reservation_requests_are_checked() {
+    use crate::commerce::reservation::{ExtendReservation, MakeReservation};
+    let make = |body: &str| serde_json::from_str::<MakeReservation>(body).expect("parses").validate();
+    assert!(make(r#"{"items": [{"sku": "apple", "quantity": 1}], "ttl": "15m"}"#).is_ok());
+    let every = make(r#"{"items": [{"sku": "a b", "quantity": 0}, {"sku": "b", "quantity": -1}], "ttl": "15"}"#);
+    assert_eq!(wrong(every), ["items[0].sku", "items[0].quantity", "items[1].quantity", "ttl"]);
+    assert_eq!(wrong(make(r#"{"items": [], "ttl": "1s"}"#)), ["items"]);
+    let extend = |ttl: &str| ExtendReservation { ttl: ttl.into() }.validate();
+    for bad in ["", "0s", "999ms", "25h", "2d", "15 m", "forever"] {
+        assert_eq!(wrong(extend(bad)), ["ttl"], "{bad:?}");
+    }
+    assert!(extend("1s").is_ok() && extend("24h").is_ok() && extend("1d").is_ok());
+}

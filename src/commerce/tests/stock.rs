@@ -5,16 +5,18 @@ use crate::commerce::{
     StockView,
     order::{self, Order, Refusal},
     stock::{
-        Command, Event, Leg, RESERVATIONS_MAX, Rejection, Reply, Route, SWEEP_BATCH_MAX, State, Stock, Undo, UndoLeg,
+        BACKORDERS_MAX, Command, Event, Leg, Owner, RESERVATIONS_MAX, Rejection, Reply, Route, SWEEP_BATCH_MAX, State,
+        Stock, Undo, UndoLeg,
     },
 };
 use crate::entity::{Entity, codec, decode_command};
 
 const TTL_MS: u64 = 60_000;
 
-fn reserve(order_id: &str, quantity: u32, expires_at_ms: u64) -> Command {
+fn reserve(order_id: &str, quantity: u32, until_ms: u64) -> Command {
     let legs = vec![Leg { sku: "apple".into(), quantity }];
-    Command::Reserve { route: Route { order_id: order_id.into(), done: 0, legs }, expires_at_ms }
+    let route = Route { owner: Owner::order(order_id), done: 0, legs };
+    Command::Reserve { route, until_ms: Some(until_ms), may_wait: false }
 }
 
 fn stocked(on_hand: u64) -> World {
@@ -93,14 +95,18 @@ fn the_number_of_open_reservations_is_bounded_and_the_state_stays_small() {
     let mut world = stocked(1_000_000);
     let full = &mut world.stocks.get_mut("apple").expect("stocked").state;
     for order in 0..RESERVATIONS_MAX {
-        let order_id = format!("ord_{order:0>60}");
-        Stock::evolve(full, &Event::Reserved { order_id, quantity: 1, expires_at_ms: START_MS + TTL_MS });
+        let owner = Owner::order(&format!("ord_{order:0>60}"));
+        Stock::evolve(full, &Event::Reserved { owner, quantity: 1, until_ms: Some(START_MS + TTL_MS) });
+    }
+    for order in 0..BACKORDERS_MAX {
+        let owner = Owner::order(&format!("ord_w{order:0>59}"));
+        Stock::evolve(full, &Event::Backordered { owner, quantity: 1, done: 99 });
     }
     tell(&mut world, reserve("ord_last", 1, START_MS + TTL_MS));
     let refused = order::Command::StockRefused { done: 0, sku: "apple".into(), refusal: Refusal::TooManyReservations };
     assert_eq!(answers(&mut world), [("ord_last".to_owned(), refused)]);
     let bytes = codec::encode("state", state(&world)).expect("fits").len();
-    assert!(bytes < codec::VALUE_BYTES_MAX * 3 / 4, "{bytes} bytes");
+    assert!(bytes < codec::STATE_BYTES_MAX, "{bytes} bytes");
 }
 
 #[test]
@@ -125,7 +131,7 @@ fn a_reserve_after_its_own_deadline_is_refused() {
 fn releasing_what_is_not_held_only_answers() {
     let mut world = stocked(5);
     let legs = vec![UndoLeg { sku: "apple".into(), quantity: 3, restock: false }];
-    tell(&mut world, Command::Undo(Undo { order_id: "ord_1".into(), legs }));
+    tell(&mut world, Command::Undo(Undo { owner: Owner::order("ord_1"), legs }));
     assert_eq!(answers(&mut world), [("ord_1".to_owned(), order::Command::StockUndone)]);
     assert_eq!((state(&world).levels.on_hand, world.stocks["apple"].history.len()), (5, 1));
 }
@@ -165,7 +171,7 @@ fn the_view_has_the_fields_of_the_contract() {
     let view = StockView::of("apple", state(&world), 2).expect("listed");
     let expected = serde_json::json!({
         "sku": "apple", "on_hand": 5, "reserved": 2, "available": 3, "committed": 0,
-        "backordered": 0, "version": 2,
+        "backordered": 0, "backorder_limit": 0, "version": 2,
     });
     assert_eq!(serde_json::to_value(view).expect("serialises"), expected);
 }

@@ -7,6 +7,7 @@ use crate::commerce::{
     gateway::GatewayRequest,
     order::{self, Order, payment_id},
     payment::{self, Payment},
+    reservation::{self, Reservation},
     stock::{self, Stock},
 };
 use crate::entity::{
@@ -35,6 +36,7 @@ pub struct World {
     pub orders: BTreeMap<String, Kept<Order>>,
     pub stocks: BTreeMap<String, Kept<Stock>>,
     pub payments: BTreeMap<String, Kept<Payment>>,
+    pub reservations: BTreeMap<String, Kept<Reservation>>,
     pub mail: Vec<Mail>,
     /// By entity type, id and name.
     pub timers: BTreeMap<(String, String, String), (u64, Versioned)>,
@@ -56,6 +58,7 @@ impl World {
             orders: BTreeMap::new(),
             stocks: BTreeMap::new(),
             payments: BTreeMap::new(),
+            reservations: BTreeMap::new(),
             mail: Vec::new(),
             timers: BTreeMap::new(),
             gateway: Gateway::default(),
@@ -122,6 +125,9 @@ impl World {
                 let rejected = match entity_type.as_str() {
                     Order::TYPE => self.deliver_command::<Order>(&id, &command).err().map(|r| r.to_string()),
                     Stock::TYPE => self.deliver_command::<Stock>(&id, &command).err().map(|r| r.to_string()),
+                    Reservation::TYPE => {
+                        self.deliver_command::<Reservation>(&id, &command).err().map(|r| r.to_string())
+                    }
                     _ => self.deliver_command::<Payment>(&id, &command).err().map(|r| r.to_string()),
                 };
                 assert_eq!(rejected, None, "entities never reject each other's commands: {entity_type}/{id}");
@@ -194,6 +200,10 @@ impl World {
         &self.payments[&payment_id(order_id)].state
     }
 
+    pub fn reservation(&self, id: &str) -> &reservation::State {
+        &self.reservations[id].state
+    }
+
     pub fn levels(&self, sku: &str) -> stock::Levels {
         self.stocks[sku].state.levels
     }
@@ -213,11 +223,20 @@ impl World {
                 }
             }
         }
+        for (id, kept) in &self.reservations {
+            let state = &kept.state;
+            let ended = state.status.allowed().is_empty() && state.is_settled();
+            ensure(ended, || format!("{id} never ended: {state:?}"))?;
+            for leg in state.items.iter().filter(|_| state.status == reservation::Status::Committed) {
+                *taken.entry(&leg.sku).or_default() += u64::from(leg.quantity);
+            }
+        }
         for (sku, kept) in &self.stocks {
             let levels = kept.state.levels;
             let taken = taken.get(sku.as_str()).copied().unwrap_or(0);
             let supplied = self.supplied.get(sku).copied().unwrap_or(0);
             ensure(kept.state.open.is_empty() && levels.reserved == 0, || format!("{sku} stays reserved"))?;
+            ensure(kept.state.waiting.is_empty(), || format!("someone waits for {sku} for ever"))?;
             ensure(levels.committed == taken, || format!("{sku}: {levels:?}, orders took {taken}"))?;
             let on_hand = levels.on_hand as i64;
             ensure(on_hand == supplied - taken as i64, || format!("{sku}: {levels:?}, supplied {supplied}"))?;
@@ -225,6 +244,7 @@ impl World {
         self.replay_verdict::<Order>(&self.orders)?;
         self.replay_verdict::<Stock>(&self.stocks)?;
         self.payment_verdicts()?;
+        self.replay_verdict::<Reservation>(&self.reservations)?;
         self.replay_verdict::<Payment>(&self.payments)
     }
 
@@ -289,6 +309,17 @@ impl Kind for Stock {
 
     fn check_event(_: &stock::State, after: &stock::State) {
         assert!(after.is_conserved(), "not conserved: {after:?}");
+    }
+}
+
+impl Kind for Reservation {
+    fn kept(world: &mut World) -> &mut BTreeMap<String, Kept<Self>> {
+        &mut world.reservations
+    }
+
+    fn check_event(before: &reservation::State, after: &reservation::State) {
+        let (from, to) = (before.status, after.status);
+        assert!(from == to || from.may_become(to), "no transition from {from} to {to}");
     }
 }
 

@@ -35,6 +35,7 @@ use utoipa::OpenApi;
         (name = "orders", description = "Placed once, carried to an end by the cluster"),
         (name = "payments", description = "One charge each: an order's, or one of its own"),
         (name = "inventory", description = "What there is of each SKU"),
+        (name = "reservations", description = "Units held for a time, without an order"),
         (name = "operations", description = "Probes and metrics"),
         (name = "administration", description = "What a node knows about its cluster"),
         (name = "documentation", description = "This description, and problem codes"),
@@ -43,7 +44,9 @@ use utoipa::OpenApi;
         shop::orders::place, shop::orders::read, shop::orders::cancel, shop::orders::events,
         shop::payments::create, shop::payments::read, shop::payments::capture, shop::payments::void,
         shop::payments::refund,
-        shop::inventory::put, shop::inventory::read, shop::inventory::adjust,
+        shop::inventory::put, shop::inventory::read, shop::inventory::adjust, shop::inventory::adjustments,
+        shop::reservations::make, shop::reservations::read, shop::reservations::commit,
+        shop::reservations::release, shop::reservations::extend,
         ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
@@ -212,6 +215,31 @@ mod tests {
         };
         let state = payment::State { refunds: vec![refund], ..state };
         describes("Refund", &PaymentView::of("pay_1", &state, 1).expect("there").refunds[0]);
+    }
+
+    #[test]
+    fn what_a_reservation_shows_is_what_is_described() {
+        use crate::commerce::{
+            ReservationView,
+            order::Refusal,
+            reservation::{Refused, State, Status},
+            stock::Leg,
+        };
+        let items = vec![Leg { sku: "mug".into(), quantity: 1 }];
+        let refused = Some(Refused { sku: "mug".into(), refusal: Refusal::UnknownSku });
+        let state = State { items, refused, until_ms: Some(1), ..Default::default() };
+        let view = ReservationView::of("res_1", &state, 1).expect("there");
+        describes("ReserveItem", &view.items[0]);
+        describes("OwnReservation", view);
+        let described = described()["components"]["schemas"]["OwnReservation"]["properties"]["status"]["enum"].clone();
+        assert_eq!(described, serde_json::json!(Status::ALL.map(Status::name)));
+    }
+
+    #[test]
+    fn examples_of_reservations_are_bodies_that_the_routes_take() {
+        use crate::commerce::reservation::{ExtendReservation, MakeReservation};
+        assert!(example::<MakeReservation>("MakeReservation").validate().is_ok());
+        assert!(example::<ExtendReservation>("ExtendReservation").validate().is_ok());
     }
 
     #[test]

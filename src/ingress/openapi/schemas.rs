@@ -37,12 +37,16 @@ pub struct ProblemResponse {
     state: Option<String>,
     /// With `illegal-transition`: where it can go from there.
     allowed: Option<Vec<String>>,
-    /// With `conflict`, where there are several: why.
-    reason: Option<String>,
     /// With `payment-belongs-to-order`.
     order_id: Option<String>,
     /// With `version-mismatch`: the version it is at.
     version: Option<u64>,
+    /// With `out-of-stock`: the SKU that is not to be had.
+    sku: Option<String>,
+    /// With `conflict`, where there are several, and with `out-of-stock`: a stable word for why.
+    reason: Option<String>,
+    /// With `out-of-stock`: how many of the SKU can be had.
+    available: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -145,6 +149,7 @@ pub struct PlaceOrder {
     /// `pm_card_slow`, `pm_card_flaky`.
     #[schema(min_length = 1, max_length = 128)]
     payment_method: String,
+    /// Wait for stock where there is none, as far as the SKU's `backorder_limit` allows.
     #[schema(default = false)]
     backorder: Option<bool>,
     /// At most 20 members.
@@ -226,11 +231,12 @@ pub struct Reservation {
     id: String,
     sku: String,
     quantity: u32,
-    /// `held`, `committed`, `released` or `expired`.
+    /// `held`, `committed`, `released`, `expired` or `backordered`.
     #[schema(example = "held")]
     status: String,
+    /// Absent while the order waits for stock.
     #[schema(format = DateTime)]
-    expires_at: String,
+    expires_at: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -262,17 +268,21 @@ pub struct AdjustStock {
 
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
-    "sku": "mug-blue", "on_hand": 98, "reserved": 3, "available": 95, "committed": 2, "backordered": 0, "version": 9
+    "sku": "mug-blue", "on_hand": 98, "reserved": 3, "available": 95, "committed": 2, "backordered": 0,
+    "backorder_limit": 0, "version": 9
 }))]
 pub struct Stock {
     sku: String,
     on_hand: u64,
     reserved: u64,
-    /// `on_hand - reserved`.
-    available: u64,
-    /// Taken by orders.
+    /// `on_hand - reserved - backordered`: below zero when more is owed to backorders than there is.
+    available: i64,
+    /// Taken by orders and reservations.
     committed: u64,
+    /// What backorders wait for.
     backordered: u64,
+    /// How far below zero `available` may go.
+    backorder_limit: u64,
     version: u64,
 }
 
@@ -298,6 +308,33 @@ pub struct CreatePayment {
 #[schema(example = json!({"amount": {"amount": 500, "currency": "USD"}}))]
 pub struct PartOfPayment {
     amount: Option<PositiveMoney>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"items": [{"sku": "mug-blue", "quantity": 2}], "ttl": "15m"}))]
+pub struct MakeReservation {
+    /// The same SKU on two lines is merged.
+    #[schema(min_items = 1, max_items = 100)]
+    items: Vec<ReserveItem>,
+    /// How long it is held once it is: a whole number and `ms`, `s`, `m`, `h` or `d`, from `1s` to `24h`.
+    #[schema(example = "15m", pattern = "^[0-9]+(ms|s|m|h|d)$")]
+    ttl: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ReserveItem {
+    #[schema(min_length = 1, max_length = 64, example = "mug-blue")]
+    sku: String,
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    quantity: u32,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({"ttl": "15m"}))]
+pub struct ExtendReservation {
+    /// From now: a whole number and `ms`, `s`, `m`, `h` or `d`, from `1s` to `24h`.
+    #[schema(example = "15m", pattern = "^[0-9]+(ms|s|m|h|d)$")]
+    ttl: String,
 }
 
 /// No members.
@@ -338,6 +375,43 @@ pub struct PaymentHeaders {
     /// Wait up to so many seconds (at most 30) until the gateway owes no answer.
     #[param(rename = "Prefer", example = "wait=5")]
     prefer: Option<String>,
+}
+
+/// No members.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({}))]
+pub struct Nothing {}
+
+/// Units held for a time, without an order.
+#[derive(Serialize, ToSchema)]
+pub struct OwnReservation {
+    #[schema(example = "res_6h303vaz912sekgbtnhkqjstc6")]
+    id: String,
+    #[schema(inline)]
+    status: OwnReservationStatus,
+    /// One per SKU, sorted by SKU.
+    items: Vec<ReserveItem>,
+    /// Absent until it is held.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+    /// Why it was rejected.
+    reason: Option<Reason>,
+    version: u64,
+    #[schema(format = DateTime)]
+    created_at: String,
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnReservationStatus {
+    Pending,
+    Held,
+    Committed,
+    Released,
+    Expired,
+    Rejected,
 }
 
 #[derive(Serialize, ToSchema)]

@@ -1,17 +1,18 @@
 //! `/v1/inventory`.
 
-use super::invalid;
+use super::{history, invalid};
 use crate::{
+    cluster::{Consistency, Recorded},
     commerce::{
         AdjustStock, PutStock, Stock, StockView,
-        stock::{Command, Rejection, Reply, SKU_BYTES_MAX},
+        stock::{Command, Event, Rejection, Reply, SKU_BYTES_MAX},
     },
     entity::EntityKey,
     ingress::{
         Api,
         conditions::Conditions,
-        extract::{Json, Params, entity_id},
-        openapi::{self, ConsistencyParam, ProblemResponse, WriteHeaders},
+        extract::{Json, Params, entity_id, invalid as invalid_parameter},
+        openapi::{self, ConsistencyParam, PageParams, ProblemResponse, WriteHeaders},
         problem::{Code, FieldError, Problem},
         reply::{self, Read},
     },
@@ -21,6 +22,10 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
+use serde::Serialize;
+
+/// How many events are read at a time while people's changes are looked for.
+const WINDOW: u64 = 100;
 
 /// Set what is on hand of a SKU; makes the SKU if it is new.
 ///
@@ -102,6 +107,99 @@ async fn change(
     Ok(reply::written(StatusCode::OK, &view, answer.version, answer.replayed))
 }
 
+/// What people changed of a SKU, newest first: the audit trail.
+#[utoipa::path(
+    get, operation_id = "list_adjustments", path = "/v1/inventory/{sku}/adjustments", tag = "inventory",
+    params(("sku" = String, Path, example = "mug-blue"), PageParams, ConsistencyParam),
+    responses(
+        (status = 200, description = "A page of `put` and `adjusted` events", body = openapi::List<openapi::Event>),
+        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
+        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
+    )
+)]
+pub async fn adjustments(
+    State(api): State<Api>,
+    Path(sku): Path<String>,
+    uri: Uri,
+) -> Result<axum::Json<history::Page>, Problem> {
+    let mut params = Params::of(&uri)?;
+    let consistency = reply::consistency(&mut params)?;
+    let sku = entity_id("stock item", sku)?;
+    // A SKU has no prefix of its own that an event's id would leave out.
+    let prefixed = format!("sku_{sku}");
+    let asked = history::Asked::of(&mut params, &prefixed)?;
+    params.finish()?;
+    let trail = Trail { api: &api, sku: &sku, consistency };
+    let changes = trail.before(asked.after, asked.limit + 1).await?;
+    asked.page(&prefixed, changes.into_iter()).map(axum::Json)
+}
+
+/// The way back through a stock's history from one change by people to the one before it.
+struct Trail<'a> {
+    api: &'a Api,
+    sku: &'a str,
+    consistency: Consistency,
+}
+
+/// A change by people as it is shown.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Change {
+    Put { on_hand: u64, backorder_limit: u64 },
+    Adjusted { delta: i64, reason: String },
+}
+
+impl Trail<'_> {
+    /// Up to `limit` changes before the one of this number, or the last ones if it is 0.
+    async fn before(&self, after: u64, limit: usize) -> Result<Vec<(u64, u64, Change)>, Problem> {
+        let mut next = self.start(after).await?;
+        let mut changes = Vec::new();
+        while next > 0 && changes.len() < limit {
+            let looked_for = next;
+            for Recorded { sequence, at_ms, event } in self.window(next).await?.into_iter().rev() {
+                if let (true, Some(previous)) = (sequence == next, event.supply()) {
+                    changes.extend(Change::of(event).map(|change| (sequence, at_ms, change)));
+                    next = previous;
+                }
+            }
+            if next == looked_for {
+                // A replica that is behind does not have it yet.
+                break;
+            }
+        }
+        changes.truncate(limit);
+        Ok(changes)
+    }
+
+    async fn start(&self, after: u64) -> Result<u64, Problem> {
+        if after > 0 {
+            let seen = self.window(after).await?.pop().filter(|seen| seen.sequence == after);
+            let previous = seen.and_then(|seen| seen.event.supply());
+            return previous.ok_or_else(|| invalid_parameter("starting_after", "is no adjustment of this stock item"));
+        }
+        let stock = self.api.cluster.entity::<Stock>(self.sku).state(self.consistency).await?.state;
+        let listed = stock.levels.listed.then_some(stock.last_supply);
+        listed.ok_or_else(|| Problem::not_found("stock item", self.sku))
+    }
+
+    /// The events up to this number.
+    async fn window(&self, last: u64) -> Result<Vec<Recorded<Event>>, Problem> {
+        let after = last.saturating_sub(WINDOW);
+        let stock = self.api.cluster.entity::<Stock>(self.sku);
+        Ok(stock.history(after, (last - after) as usize, self.consistency).await?)
+    }
+}
+
+impl Change {
+    fn of(event: Event) -> Option<Self> {
+        match event {
+            Event::Put { on_hand, backorder_limit, .. } => Some(Self::Put { on_hand, backorder_limit }),
+            Event::Adjusted { delta, reason, .. } => Some(Self::Adjusted { delta, reason }),
+            _ => None,
+        }
+    }
+}
+
 /// What there is of a SKU.
 #[utoipa::path(
     get, operation_id = "read_stock", path = "/v1/inventory/{sku}", tag = "inventory",
@@ -142,7 +240,10 @@ fn new_sku(sku: String) -> Result<String, Problem> {
 fn rejected(sku: &str, reason: &Rejection) -> Problem {
     match reason {
         Rejection::NotFound => Problem::not_found("stock item", sku),
-        Rejection::BelowReserved { .. } | Rejection::InsufficientStock { .. } | Rejection::TooMany { .. } => {
+        Rejection::BelowReserved { .. }
+        | Rejection::InsufficientStock { .. }
+        | Rejection::TooMany { .. }
+        | Rejection::BelowBackorderLimit { .. } => {
             Problem::new(Code::Conflict, reason.to_string()).with("reason", reason.code().into())
         }
     }

@@ -7,6 +7,7 @@ mod history;
 pub mod inventory;
 pub mod orders;
 pub mod payments;
+pub mod reservations;
 
 use super::{
     Api,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     cluster::Builder,
-    commerce::{self, Order, Payment, Stock},
+    commerce::{self, Order, Payment, Reservation, Stock},
     gateway::{self, HttpGateway, PaymentGateway, Sandbox},
 };
 use axum::{
@@ -33,6 +34,7 @@ pub fn register_with(builder: Builder, gateway: impl PaymentGateway) -> Builder 
         .entity::<Order>()
         .entity::<Payment>()
         .entity::<Stock>()
+        .entity::<Reservation>()
         .task_handler(commerce::gateway::HANDLER, gateway::handler(gateway))
 }
 
@@ -59,7 +61,12 @@ pub fn routes() -> Router<Api> {
         .route("/v1/payments/{id}/void", post(payments::void))
         .route("/v1/payments/{id}/refunds", post(payments::refund))
         .route("/v1/inventory/{sku}", put(inventory::put).get(inventory::read))
-        .route("/v1/inventory/{sku}/adjustments", post(inventory::adjust))
+        .route("/v1/inventory/{sku}/adjustments", post(inventory::adjust).get(inventory::adjustments))
+        .route("/v1/reservations", post(reservations::make))
+        .route("/v1/reservations/{id}", get(reservations::read))
+        .route("/v1/reservations/{id}/commit", post(reservations::commit))
+        .route("/v1/reservations/{id}/release", post(reservations::release))
+        .route("/v1/reservations/{id}/extend", post(reservations::extend))
 }
 
 /// 422 with the fields that the entities found wrong.

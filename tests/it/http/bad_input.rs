@@ -223,6 +223,9 @@ async fn a_bad_value_of_a_parameter_is_400_and_named() {
         let refused = shop.get(&format!("/v1/orders/ord_1/events?limit={limit}")).problem().await;
         assert_eq!(refused, refusal(400, "invalid-parameter", "limit"), "{limit:?}");
     }
+    for path in ["/v1/reservations/res_1?consistency=eventual", "/v1/inventory/mug/adjustments?consistency=eventual"] {
+        assert_eq!(shop.get(path).problem().await, refusal(400, "invalid-parameter", "consistency"), "{path}");
+    }
     let refused = shop.get("/v1/orders/ord_1/events?starting_after=evt_other_1").problem().await;
     assert_eq!(refused, refusal(400, "invalid-parameter", "starting_after"));
     shop.stop().await;
@@ -250,10 +253,31 @@ async fn no_nonsense_is_the_servers_fault() {
             ("POST", "/v1/inventory/m/adjustments"),
             ("POST", "/v1/payments"),
             ("POST", "/v1/payments/pay_1/refunds"),
+            ("POST", "/v1/reservations"),
+            ("POST", "/v1/reservations/res_1/extend"),
         ] {
             let (status, ..) = shop.send(method, path).key("k").text(body).problem().await;
             assert!((400..500).contains(&status), "{method} {path} {body:.20}: {status}");
         }
     }
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_names_every_wrong_field() {
+    let shop = Shop::start(1).await;
+    let make = |body: Value| shop.send("POST", "/v1/reservations").json(&body).problem();
+    let item = json!({"sku": "mug", "quantity": 1});
+    assert_eq!(make(json!({"items": [item], "ttl": "forever"})).await, wrong("ttl"));
+    assert_eq!(make(json!({"items": [item], "ttl": 900})).await, wrong("ttl"));
+    assert_eq!(make(json!({"items": [item], "ttl": "25h"})).await, wrong("ttl"));
+    assert_eq!(make(json!({"items": [item]})).await, wrong("ttl"));
+    assert_eq!(make(json!({"items": [], "ttl": "15m"})).await, wrong("items"));
+    assert_eq!(make(json!({"items": [{"sku": "mug", "quantity": 0}], "ttl": "15m"})).await, wrong("items[0].quantity"));
+    assert_eq!(make(json!({"items": [{"sku": "a b", "quantity": 1}], "ttl": "15m"})).await, wrong("items[0].sku"));
+    assert_eq!(make(json!({"items": [item], "ttl": "15m", "until": 1})).await, wrong("until"));
+    let commit = shop.send("POST", "/v1/reservations/res_1/commit").json(&json!({"quantity": 1}));
+    assert_eq!(commit.problem().await, wrong("quantity"));
+    assert_eq!(shop.send("DELETE", "/v1/reservations/res_1").problem().await.0, 405);
     shop.stop().await;
 }

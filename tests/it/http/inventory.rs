@@ -8,7 +8,8 @@ async fn what_is_put_on_one_node_is_read_on_every_node() {
     let shop = Shop::start(3).await;
     let put = shop.send("PUT", "/v1/inventory/mug").json(&json!({"on_hand": 7})).await_answer().await.is(200);
     let expected = json!({
-        "sku": "mug", "on_hand": 7, "reserved": 0, "available": 7, "committed": 0, "backordered": 0, "version": 1,
+        "sku": "mug", "on_hand": 7, "reserved": 0, "available": 7, "committed": 0, "backordered": 0,
+        "backorder_limit": 0, "version": 1,
     });
     assert_eq!(put.body, expected);
     for node in 0..3 {
@@ -108,5 +109,83 @@ async fn orders_never_take_more_than_there_is() {
     let stock = shop.get("/v1/inventory/mug").await_answer().await.is(200);
     assert_eq!(stock.body["committed"], taken);
     assert!(taken > 0 && taken <= 5, "{taken}");
+    shop.stop().await;
+}
+
+/// A known defect of shops: concurrent checkouts of the last items oversell.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_200_concurrent_checkouts_of_50_in_stock_exactly_50_are_confirmed() {
+    let shop = Shop::start(3).await;
+    shop.stock("mug", 50).await;
+    let body = order("mug", 1);
+    let place = |n: usize| {
+        let send = shop.send_to(n % 3, "POST", "/v1/orders").key(&format!("k{n}")).header("prefer", "wait=30");
+        send.json(&body).await_answer()
+    };
+    let answers = futures::future::join_all((0..200).map(place)).await;
+    let count = |status: &str| answers.iter().filter(|answer| answer.text("status") == status).count();
+    assert_eq!((count("confirmed"), count("rejected")), (50, 150));
+    for answer in answers.iter().filter(|answer| answer.text("status") == "rejected") {
+        assert_eq!(answer.body["reason"]["code"], "insufficient-stock");
+    }
+    let stock = shop.get("/v1/inventory/mug").await_answer().await.is(200).body;
+    assert_eq!((&stock["reserved"], &stock["committed"], &stock["on_hand"]), (&json!(0), &json!(50), &json!(0)));
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_changed_is_listed_newest_first() {
+    let shop = Shop::start(3).await;
+    shop.stock("mug_blue", 100).await;
+    let adjust = |delta: i64, reason: String| {
+        let body = json!({"delta": delta, "reason": reason});
+        shop.send("POST", "/v1/inventory/mug_blue/adjustments").json(&body).await_answer()
+    };
+    adjust(-2, "broken".into()).await.is(200);
+    // What orders do between two changes is no part of the list, however much it is.
+    for n in 0..60 {
+        let place = shop.send("POST", "/v1/orders").key(&format!("k{n}")).header("prefer", "wait=30");
+        assert_eq!(place.json(&order("mug_blue", 1)).await_answer().await.text("status"), "confirmed");
+    }
+    for n in 0..3 {
+        adjust(1, format!("found {n}")).await.is(200);
+    }
+    let path = "/v1/inventory/mug_blue/adjustments";
+    let all = shop.send_to(1, "GET", path).await_answer().await.is(200).body;
+    let data = all["data"].as_array().expect("a page");
+    let reasons: Vec<_> = data.iter().map(|change| change["data"]["reason"].as_str().unwrap_or("put")).collect();
+    assert_eq!(reasons, ["found 2", "found 1", "found 0", "broken", "put"]);
+    assert_eq!(all["has_more"], false);
+    assert_eq!((&data[3]["type"], &data[3]["data"]["delta"]), (&json!("adjusted"), &json!(-2)));
+    assert_eq!(data[4]["data"], json!({"on_hand": 100, "backorder_limit": 0}));
+    assert_eq!(data[3]["id"], "evt_mug_blue_2");
+    // Page by page it is the same.
+    let (mut paged, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = shop.get(&format!("{path}?limit=2{after}")).await_answer().await.is(200).body;
+        paged.extend(page["data"].as_array().expect("a page").iter().cloned());
+        if page["has_more"] == false {
+            break;
+        }
+        after = format!("&starting_after={}", paged.last().expect("not empty")["id"].as_str().expect("an id"));
+    }
+    assert_eq!(&paged, data);
+    // The third event is the first order's reservation.
+    let refused = shop.get(&format!("{path}?starting_after=evt_mug_blue_3")).problem().await;
+    assert_eq!(refused, (400, "invalid-parameter".into(), "starting_after".into()));
+    assert_eq!(shop.get("/v1/inventory/none/adjustments").problem().await.0, 404);
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adjustment_can_be_made_conditional_on_a_version() {
+    let shop = Shop::start(1).await;
+    shop.stock("mug", 7).await;
+    let adjust = |version: &str| {
+        let send = shop.send("POST", "/v1/inventory/mug/adjustments").header("if-match", version);
+        send.json(&json!({"delta": 1, "reason": "found"})).await_answer()
+    };
+    assert_eq!(adjust("\"9\"").await.is(412).body["version"], 1);
+    assert_eq!(adjust("\"1\"").await.is(200).header("etag"), "\"2\"");
     shop.stop().await;
 }
