@@ -19,6 +19,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     held: bool,
+    /// Only flushes of the state store wait.
+    state_held: bool,
     /// Flushes that wait.
     waiting: usize,
     fail_next: Option<String>,
@@ -40,9 +42,14 @@ impl Faults {
         self.change(|state| state.held = true);
     }
 
+    /// From now on a flush of the state store waits; the journal's go on.
+    pub fn hold_state(&self) {
+        self.change(|state| state.state_held = true);
+    }
+
     /// Lets a held flush, and every later one, go on.
     pub fn release(&self) {
-        self.change(|state| state.held = false);
+        self.change(|state| (state.held, state.state_held) = (false, false));
     }
 
     /// The next flush fails with `detail`, as a failed fsync would.
@@ -57,10 +64,19 @@ impl Faults {
 
     /// Called by a writer thread where the sync happens.
     pub(super) fn before_sync(&self) -> Result<(), Error> {
+        self.wait_while(|state| state.held)
+    }
+
+    /// As [`Faults::before_sync`], for the state store.
+    pub(super) fn before_state_sync(&self) -> Result<(), Error> {
+        self.wait_while(|state| state.held || state.state_held)
+    }
+
+    fn wait_while(&self, is_held: impl Fn(&State) -> bool) -> Result<(), Error> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let mut state = inner.state.lock();
         state.waiting += 1;
-        while state.held {
+        while is_held(&state) {
             inner.changed.wait(&mut state);
         }
         state.waiting -= 1;

@@ -48,6 +48,23 @@ fn a_crash_of_the_memory_store_loses_exactly_what_was_not_flushed() {
     assert_eq!(reopened.crash().group(group).entries, 1..4);
 }
 
+/// A checkpoint used to keep the journal waiting for seconds, until owners lost their elections.
+#[test]
+fn a_state_write_that_takes_long_holds_up_neither_the_journal_nor_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Faults::armed();
+    let store = SledStorage::open_with_faults(dir.path(), &Options::default(), faults.clone()).unwrap();
+    faults.hold_state();
+    let held = submit(&store, Write::State(vec![(b"k".to_vec(), Some(Bytes::from_static(b"v")))]));
+    wait_until("the state write is at its sync", || faults.is_holding());
+    write(&store, append(GroupId(1), 1..3, 1)).unwrap();
+    assert_eq!(store.entries(GroupId(1), 1..3).unwrap().len(), 2);
+    assert_eq!(store.get(b"other").unwrap(), None);
+    assert!(held.try_recv().is_err(), "answered before its sync");
+    faults.release();
+    held.recv().unwrap().unwrap();
+}
+
 #[test]
 fn a_completion_that_panics_harms_nobody_else() {
     let store = MemoryStorage::new();

@@ -69,7 +69,7 @@ impl Backend for StateEngine {
         }
         let epoch = self.store.epoch();
         self.db.flush().map_err(|e| failed("the flush", e))?;
-        self.faults.before_sync()?;
+        self.faults.before_state_sync()?;
         self.file.sync_data().map_err(|e| failed("fdatasync", e))?;
         // Queued before anyone can ask the journal to drop what this state was made from.
         self.journal.note(Job::StateReached(epoch));
