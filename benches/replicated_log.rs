@@ -1,8 +1,8 @@
 //! The replicated log alone: 256 writers of 300 B on 16 groups of three nodes, every node with a
-//! sled journal of its own, beside one raw file with append + fdatasync group commit.
+//! journal of its own, beside one raw file with append + fdatasync group commit.
 //!
-//! `cargo bench --bench replicated_log`. Three databases share one process here (and with it
-//! sled's process-wide batch lock) and one disk, so a node of its own is faster than this.
+//! `cargo bench --bench replicated_log`. Three journals share one process here and one disk, so a
+//! node of its own is faster than this.
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
