@@ -25,6 +25,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 const CHECKPOINT_TICK: Duration = Duration::from_millis(250);
+/// Moments of a period over which a node's shards spread their checkpoints.
+const CHECKPOINT_PHASES: u16 = 16;
 /// A history answer carries at most this many events.
 const HISTORY_MAX: u32 = 1000;
 /// How far behind a replica may be to be handed leadership.
@@ -191,9 +193,14 @@ impl ShardHost {
 
     async fn take_checkpoints(self: Arc<Self>) {
         let bytes_max = usize::try_from(self.options.checkpoint_bytes.as_u64()).unwrap_or(usize::MAX);
-        let mut tick = tokio::time::interval(CHECKPOINT_TICK);
+        // Shards under the same load must not all take theirs at the same moment.
+        let phase =
+            |period: Duration| period * u32::from(self.shard().0 % CHECKPOINT_PHASES) / u32::from(CHECKPOINT_PHASES);
+        let start = tokio::time::Instant::now() + phase(CHECKPOINT_TICK);
+        let mut tick = tokio::time::interval_at(start, CHECKPOINT_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut last = Instant::now();
+        last = last.checked_sub(phase(self.options.checkpoint_interval)).unwrap_or(last);
         loop {
             tick.tick().await;
             let dirty = self.machine.dirty_bytes();

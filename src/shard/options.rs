@@ -66,7 +66,7 @@ impl Default for Options {
             pack_bytes: ByteSize::kib(48),
             entries_in_flight: 1,
             entities_cached: 10_000,
-            checkpoint_bytes: ByteSize::mib(2),
+            checkpoint_bytes: ByteSize::kib(512),
             checkpoint_interval: Duration::from_secs(30),
             idempotency_retention: Duration::from_secs(24 * 3600),
         }

@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often idle actors are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Changes that may wait for a checkpoint, in sizes of one: past it clients are refused.
+const DIRTY_FACTOR: u64 = 64;
 const RESTART_BACKOFF_MIN: Duration = Duration::from_millis(10);
 const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// An entity that has not failed for this long starts over with the shortest backoff.
@@ -120,7 +122,7 @@ impl Session {
             submitter,
             router,
             admission: Arc::new(Semaphore::new(options.commands_in_flight)),
-            dirty_bytes_max: usize::try_from(options.checkpoint_bytes.as_u64() * 16).unwrap_or(usize::MAX),
+            dirty_bytes_max: usize::try_from(options.checkpoint_bytes.as_u64() * DIRTY_FACTOR).unwrap_or(usize::MAX),
             options,
             queues,
             tasks: tasks::Board::default(),
