@@ -16,7 +16,7 @@
 //! | [`gateway`], [`sandbox`] | what a payment says to a card gateway, and the embedded one |
 //! | [`money`], [`time`], [`fields`] | amounts, timestamps, named errors of a request |
 //!
-//! Invariants: CONSERVATION (per SKU `on_hand = supplied − committed`, `reserved = Σ held`,
+//! Invariants: CONSERVATION (per SKU `on_hand = supplied + returned − committed`, `reserved = Σ held`,
 //! `backordered = Σ waiting`, `reserved ≤ on_hand`; per payment `refunded ≤ captured ≤ authorized`) and ONE-KEY-PER-CHARGE.
 //! docs/shop.md draws the state machines.
 //!
@@ -39,7 +39,7 @@ mod tests;
 
 pub use fields::FieldError;
 pub use money::{Currency, Money};
-pub use order::{CancelOrder, Order, OrderView, PlaceOrder};
+pub use order::{CancelOrder, FulfillOrder, Order, OrderView, PlaceOrder, ReturnOrder};
 pub use payment::{CreatePayment, Payment, PaymentView};
 pub use reservation::{Reservation, ReservationView};
 pub use stock::{AdjustStock, PutStock, Stock, StockView};

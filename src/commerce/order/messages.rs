@@ -3,7 +3,8 @@
 //! The order of variants and fields is the stored format: append, never reorder, and raise the
 //! entity's version when a shape changes (tests/fixtures/events/README.md).
 
-use super::{Details, NewOrder, State, Status};
+use super::{Action, Details, NewOrder, State, Status};
+use crate::commerce::{Money, stock::Leg};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -64,6 +65,40 @@ pub enum Command {
     },
     /// From the timer: an order whose stock has no deadline of its own was to be paid by now.
     ReservationDue,
+    /// From a client: these have been sent to the customer; none: everything that is left.
+    Fulfill {
+        items: Vec<Leg>,
+        tracking: Option<String>,
+    },
+    /// From a client: these came back; none: everything that can.
+    Return {
+        items: Vec<Leg>,
+        reason: Option<String>,
+    },
+    /// From stock: every unit of a return is on the shelf again.
+    ReturnRestocked {
+        return_id: String,
+    },
+    /// From payment: what became of the refund of a return.
+    RefundSettled {
+        refund_id: String,
+        outcome: RefundOutcome,
+    },
+}
+
+/// What became of a refund of a part of the payment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefundOutcome {
+    Succeeded,
+    /// Refused for good; no money moved.
+    Declined {
+        reason: String,
+    },
+    /// The gateway has not said for a long while; it goes on being asked.
+    Unresolved {
+        reason: String,
+    },
 }
 
 /// Why a stock does not reserve.
@@ -151,6 +186,34 @@ pub enum Fact {
         done: u16,
         sku: String,
     },
+    Fulfilled {
+        items: Vec<Leg>,
+        tracking: Option<String>,
+    },
+    /// These came back, and their price is to be refunded.
+    Returned {
+        return_id: String,
+        items: Vec<Leg>,
+        reason: Option<String>,
+        refund: Money,
+    },
+    ReturnRestocked {
+        return_id: String,
+    },
+    ReturnRefunded {
+        return_id: String,
+    },
+    RefundDeclined {
+        return_id: String,
+        reason: String,
+    },
+    RefundUnresolved {
+        return_id: String,
+        reason: String,
+    },
+    RefundRetried {
+        return_id: String,
+    },
 }
 
 /// How an order that goes no further will end, and why.
@@ -172,7 +235,7 @@ pub struct Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// To `Place` and `Cancel`: the order after it.
+    /// To what clients ask: the order after it.
     Order(Box<State>),
     /// To what other entities send.
     Ack,
@@ -189,6 +252,15 @@ pub enum Rejection {
     IllegalTransition { from: Status, to: Status, allowed: Vec<Status> },
     #[error("{detail}")]
     Invalid { detail: String },
+    #[error("there is no {sku} in the order")]
+    NotInOrder { sku: String },
+    #[error("{asked} of {sku} are more than the {left} that are left to {action}")]
+    MoreThanLeft { sku: String, asked: u64, left: u32, action: Action },
+    /// The last one that fits must take everything that is left.
+    #[error("an order is sent in at most {max} fulfillments; send everything that is left with this one")]
+    TooManyFulfillments { max: usize },
+    #[error("an order takes at most {max} returns")]
+    TooManyReturns { max: usize },
 }
 
 impl Rejection {
@@ -199,11 +271,11 @@ impl Rejection {
             Self::AlreadyExists => "already-exists",
             Self::IllegalTransition { .. } => "illegal-transition",
             Self::Invalid { .. } => "invalid",
+            Self::NotInOrder { .. } => "not-in-order",
+            Self::MoreThanLeft { .. } => "more-than-left",
+            Self::TooManyFulfillments { .. } => "too-many-fulfillments",
+            Self::TooManyReturns { .. } => "too-many-returns",
         }
-    }
-
-    pub(super) fn illegal(from: Status, to: Status) -> Self {
-        Self::IllegalTransition { from, to, allowed: from.allowed().to_vec() }
     }
 }
 

@@ -7,6 +7,8 @@
 //!          rejected         compensating: give the money back ∥ give the stock back
 //!                                │
 //!                                └─▶ cancelled | expired | needs_attention
+//!
+//! confirmed ─▶ fulfilled, in parts ─▶ returned, in parts: restock ∥ refund
 //! ```
 //!
 //! The order is the process manager: stock and payment only answer it. It keeps three things
@@ -15,21 +17,28 @@
 //! to is waiting for it, and compensation starts on each track as soon as that track has settled.
 //!
 //! Invariants: no status change outside [`Status::allowed`]; an order ends only when nothing is
-//! reserved for it and no money is held for it, or all of both is taken.
+//! reserved for it and no money is held for it, or all of both is taken; per SKU
+//! `returned ≤ fulfilled ≤ ordered`; what is refunded for returns is the price of what came back.
 
 mod backorder;
+mod fulfill;
 mod messages;
+mod parcel_requests;
 mod request;
+mod returns;
 mod saga;
+mod shipping;
 mod state;
 mod status;
 mod view;
 
-pub use messages::{Command, Ending, Event, Fact, Reason, Refusal, Rejection, Reply, Reversal};
+pub use messages::{Command, Ending, Event, Fact, Reason, RefundOutcome, Refusal, Rejection, Reply, Reversal};
+pub use parcel_requests::{FulfillOrder, ParcelItem, ReturnOrder};
 pub use request::{CancelOrder, Item, LINES_MAX, NewOrder, PlaceItem, PlaceOrder, QUANTITY_MAX, RESERVATION_TTL_MS};
+pub use shipping::{FULFILLMENTS_MAX, Fulfillment, Line, RETURNS_MAX, Refund, Return, Shipping};
 pub use state::{Details, PaymentTrack, Reservation, ReservationStatus, State, StockTrack};
-pub use status::Status;
-pub use view::{FulfillmentStatus, OrderView, ReservationView};
+pub use status::{Action, Status};
+pub use view::{FulfillmentStatus, FulfillmentView, OrderView, ReservationView, ReturnView};
 
 use crate::entity::{Context, Decision, Entity};
 
@@ -41,7 +50,7 @@ pub struct Order;
 
 impl Entity for Order {
     const TYPE: &'static str = "order";
-    const STATE_VERSION: u16 = 2;
+    const STATE_VERSION: u16 = 3;
 
     type State = State;
     type Command = Command;

@@ -5,8 +5,8 @@
 //! command and pushes an unwinding order on as far as its tracks have settled.
 
 use super::{
-    Command, Details, Ending, Event, Fact, ID_BYTES_MAX, NewOrder, Order, PaymentTrack, Rejection, Reply, State,
-    Status, StockTrack, payment_id,
+    Action, Command, Details, Ending, Event, Fact, ID_BYTES_MAX, NewOrder, Order, PaymentTrack, Rejection, Reply,
+    State, Status, StockTrack, payment_id,
 };
 use crate::commerce::{
     draft::Draft,
@@ -18,7 +18,10 @@ use std::sync::Arc;
 
 pub(super) fn decide(state: &State, command: Command, context: &Context<'_>) -> Decision<Order> {
     let mut saga = Saga { draft: Draft::new(state), context };
-    let full_reply = matches!(command, Command::Place(_) | Command::Cancel { .. });
+    let full_reply = matches!(
+        command,
+        Command::Place(_) | Command::Cancel { .. } | Command::Fulfill { .. } | Command::Return { .. }
+    );
     if let Err(rejection) = saga.handle(command) {
         return Decision::Reject(rejection);
     }
@@ -70,6 +73,10 @@ impl Saga<'_> {
             Command::StockBackordered { done, sku } => self.stock_backordered(done, sku),
             Command::BackorderServed { done, sku } => self.backorder_served(done, sku),
             Command::ReservationDue => self.reservation_due(),
+            Command::Fulfill { items, tracking } => return self.fulfill(items, tracking),
+            Command::Return { items, reason } => return self.take_back(items, reason),
+            Command::ReturnRestocked { return_id } => self.return_restocked(return_id),
+            Command::RefundSettled { refund_id, outcome } => self.refund_settled(&refund_id, outcome),
         }
         Ok(())
     }
@@ -89,16 +96,25 @@ impl Saga<'_> {
     }
 
     fn cancel(&mut self, reason: String) -> Result<(), Rejection> {
-        let status = self.draft.state.status;
-        if !status.may_become(Status::Compensating) {
-            return Err(Rejection::illegal(status, Status::Compensating));
-        }
-        if status == Status::NeedsAttention {
-            self.emit(Fact::CompensationResumed);
-        } else {
+        self.may(Action::Cancel)?;
+        let state = &self.draft.state;
+        if state.status != Status::NeedsAttention {
             self.emit(Fact::CompensationStarted { ending: Ending::cancelled("requested", reason) });
+        } else if state.shipping.has_begun() {
+            self.retry_refunds();
+        } else {
+            self.emit(Fact::CompensationResumed);
         }
         Ok(())
+    }
+
+    /// Whether a client may ask for it now.
+    pub(super) fn may(&self, action: Action) -> Result<(), Rejection> {
+        let state = &self.draft.state;
+        if action.allowed_in().contains(&state.status) {
+            return Ok(());
+        }
+        Err(Rejection::IllegalTransition { from: state.status, to: action.leads_to(), allowed: state.next() })
     }
 
     fn stock_reserved(&mut self) {
@@ -170,7 +186,7 @@ impl Saga<'_> {
         match self.draft.state.payment {
             PaymentTrack::Reversing => self.emit(reversed),
             // What could not be resolved has resolved itself after all.
-            PaymentTrack::Unknown => {
+            PaymentTrack::Unknown if self.draft.state.ending.is_some() => {
                 self.emit(Fact::CompensationResumed);
                 self.emit(reversed);
             }
@@ -249,7 +265,7 @@ impl Saga<'_> {
         self.draft.effect(Effect::tell::<Stock>(sku, command));
     }
 
-    fn tell_payment(&mut self, command: &payment::Command) {
+    pub(super) fn tell_payment(&mut self, command: &payment::Command) {
         self.draft.effect(Effect::tell::<Payment>(payment_id(self.context.id), command));
     }
 }

@@ -1,6 +1,6 @@
 //! What an order remembers, and how each fact changes it.
 
-use super::{Ending, Event, Fact, Item, Reversal, Status};
+use super::{Ending, Event, Fact, Item, Refund, Reversal, Shipping, Status};
 use crate::commerce::{
     Money,
     stock::{Leg, Owner, Route, Undo, UndoLeg},
@@ -24,6 +24,8 @@ pub struct State {
     pub updated_at_ms: u64,
     /// When its reservations run out, if the order keeps that time itself; none while it waits.
     pub due_ms: Option<u64>,
+    /// What was sent to the customer, and what came back.
+    pub shipping: Shipping,
 }
 
 /// What was ordered.
@@ -75,6 +77,9 @@ pub enum PaymentTrack {
     Voided,
     Refunded,
     AuthorizationExpired,
+    /// A part is being given back.
+    Refunding,
+    PartiallyRefunded,
 }
 
 /// One SKU of the order. `Requested` is not yet granted.
@@ -171,7 +176,28 @@ impl State {
             Fact::Ended => self.status = self.ending.as_ref().map_or(Status::Cancelled, |e| e.status),
             Fact::StockBackordered { done, .. } => self.leg_waits(usize::from(*done)),
             Fact::BackorderServed { done, .. } => self.leg_served(usize::from(*done), event.at_ms),
+            Fact::Fulfilled { items, tracking } => self.fulfilled(items, tracking.as_deref(), event.at_ms),
+            Fact::Returned { items, refund, .. } => self.returned(items, refund.amount(), event.at_ms),
+            Fact::ReturnRestocked { return_id } => self.change_return(return_id, |back| back.restocked = true),
+            Fact::ReturnRefunded { return_id } => self.refund_becomes(return_id, Refund::Succeeded),
+            Fact::RefundDeclined { return_id, reason } => {
+                self.refund_becomes(return_id, Refund::Declined);
+                self.attention = Some(reason.clone());
+            }
+            Fact::RefundUnresolved { return_id, reason } => {
+                self.refund_becomes(return_id, Refund::Unresolved);
+                self.attention = Some(reason.clone());
+            }
+            Fact::RefundRetried { return_id } => self.retry_refund(return_id),
         }
+    }
+
+    /// Where this order may go from here: its status's row of the table, without what is not open
+    /// to this order. What has shipped is never compensated; what has not cannot come back.
+    pub fn next(&self) -> Vec<Status> {
+        let shipped = self.shipping.has_begun();
+        let open = |next: &Status| self.status != Status::NeedsAttention || shipped != (*next == Status::Compensating);
+        self.status.allowed().iter().copied().filter(open).collect()
     }
 
     /// The chain over every SKU, from its first.

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Where an order is. The whole machine is here; which parts the saga drives today is in
-/// docs/shop.md.
+/// Where an order is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -19,9 +18,13 @@ pub enum Status {
     Authorized,
     /// Stock is committed and the payment captured.
     Confirmed,
+    /// A part is on its way to the customer.
     PartiallyFulfilled,
+    /// Everything is.
     Fulfilled,
+    /// A part came back.
     PartiallyReturned,
+    /// Everything did.
     Returned,
     /// There was no stock.
     Rejected,
@@ -30,8 +33,18 @@ pub enum Status {
     /// Giving back stock and money.
     Compensating,
     Cancelled,
-    /// Compensation cannot finish without help.
+    /// A compensation, or the refund of a return, cannot finish without help.
     NeedsAttention,
+}
+
+/// What a client may ask of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Take everything back before anything has shipped; or try again what needs attention.
+    Cancel,
+    Fulfill,
+    Return,
 }
 
 impl Status {
@@ -63,10 +76,12 @@ impl Status {
             Confirmed => &[PartiallyFulfilled, Fulfilled, Compensating],
             PartiallyFulfilled => &[Fulfilled],
             Fulfilled => &[PartiallyReturned, Returned],
-            PartiallyReturned => &[Returned],
+            PartiallyReturned => &[Returned, NeedsAttention],
+            Returned => &[NeedsAttention],
             Compensating => &[Cancelled, Expired, NeedsAttention],
-            NeedsAttention => &[Compensating],
-            Returned | Rejected | Expired | Cancelled => &[],
+            // Back to where it was: which of them, [`super::State::next`] knows.
+            NeedsAttention => &[Compensating, PartiallyReturned, Returned],
+            Rejected | Expired | Cancelled => &[],
         }
     }
 
@@ -96,6 +111,43 @@ impl Status {
             Self::Cancelled => "cancelled",
             Self::NeedsAttention => "needs_attention",
         }
+    }
+}
+
+impl Action {
+    pub const ALL: [Action; 3] = [Self::Cancel, Self::Fulfill, Self::Return];
+
+    /// Where a client may ask for it.
+    pub fn allowed_in(self) -> &'static [Status] {
+        use Status::*;
+        match self {
+            Self::Cancel => &[Pending, Backordered, Reserved, Authorized, Confirmed, NeedsAttention],
+            Self::Fulfill => &[Confirmed, PartiallyFulfilled],
+            Self::Return => &[Fulfilled, PartiallyReturned],
+        }
+    }
+
+    /// Where it leads in the end, for who asks at the wrong time.
+    pub fn leads_to(self) -> Status {
+        match self {
+            Self::Cancel => Status::Compensating,
+            Self::Fulfill => Status::Fulfilled,
+            Self::Return => Status::Returned,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Fulfill => "fulfill",
+            Self::Return => "return",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -145,11 +197,31 @@ mod tests {
         }
     }
 
+    /// But for needs_attention, which returns to where it came from:
+    /// `random_orders` shows that an order does.
     #[test]
     fn what_has_shipped_is_never_compensated() {
         use Status::*;
         for status in [PartiallyFulfilled, Fulfilled, PartiallyReturned, Returned] {
-            assert!(!reachable(status).contains(&Compensating), "{status}");
+            let directly = reachable(status).into_iter().filter(|status| *status != NeedsAttention);
+            assert!(!directly.into_iter().any(|status| status.may_become(Compensating)), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_asked_for_leads_somewhere_in_the_table() {
+        for action in Action::ALL {
+            for from in action.allowed_in() {
+                assert!(from.may_become(action.leads_to()), "{action:?} in {from}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_can_be_cancelled_wherever_it_may_be_compensated() {
+        for status in Status::ALL {
+            let cancelled = Action::Cancel.allowed_in().contains(&status);
+            assert_eq!(cancelled, status.may_become(Status::Compensating), "{status}");
         }
     }
 }

@@ -1,6 +1,11 @@
 //! An order as the API shows it.
 
-use super::{Item, PaymentTrack, Reason, ReservationStatus, State, Status, payment_id, suffix};
+use super::{
+    Fulfillment, Item, Line, ParcelItem, PaymentTrack, Reason, Refund, ReservationStatus, Return, State, Status,
+    payment_id,
+    shipping::{fulfillment_id, return_id},
+    suffix,
+};
 use crate::commerce::{Currency, Money, time::rfc3339};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,6 +21,12 @@ pub struct OrderView {
     pub currency: Currency,
     pub total: Money,
     pub reservations: Vec<ReservationView>,
+    /// What was sent, oldest first.
+    #[serde(default)]
+    pub fulfillments: Vec<FulfillmentView>,
+    /// What came back, oldest first.
+    #[serde(default)]
+    pub returns: Vec<ReturnView>,
     pub payment_id: String,
     pub backorder: bool,
     pub metadata: BTreeMap<String, String>,
@@ -52,6 +63,27 @@ pub struct ReservationView {
     pub expires_at: Option<String>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FulfillmentView {
+    pub id: String,
+    pub items: Vec<ParcelItem>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<String>,
+    pub created_at: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnView {
+    pub id: String,
+    pub items: Vec<ParcelItem>,
+    /// The price of its items: what is given back for them.
+    pub refund: Option<Money>,
+    pub refund_status: Refund,
+    /// Its items are on hand again.
+    pub restocked: bool,
+    pub created_at: String,
+}
+
 impl OrderView {
     /// `None` for an order that was never placed.
     pub fn of(id: &str, state: &State, version: u64) -> Option<Self> {
@@ -60,12 +92,16 @@ impl OrderView {
             id: id.to_owned(),
             status: state.status,
             payment_status: state.payment,
-            fulfillment_status: FulfillmentStatus::of(state.status),
+            fulfillment_status: FulfillmentStatus::of(state),
             customer_id: details.customer_id.clone(),
             items: details.items.clone(),
             currency: details.total.currency(),
             total: details.total,
             reservations: reservations(id, state, state.held_until_ms()),
+            fulfillments: numbered(&state.shipping.fulfillments, |at, parcel| {
+                FulfillmentView::of(id, at, parcel, state)
+            }),
+            returns: numbered(&state.shipping.returns, |at, back| ReturnView::of(id, at, back, state)),
             payment_id: payment_id(id),
             backorder: details.backorder,
             metadata: details.metadata.clone(),
@@ -76,18 +112,62 @@ impl OrderView {
             updated_at: rfc3339(state.updated_at_ms),
         })
     }
+
+    /// Nothing happens to it any more by itself: `Prefer: wait` may stop waiting.
+    pub fn is_settled(&self) -> bool {
+        self.status.is_settled() && self.payment_status != PaymentTrack::Refunding
+    }
 }
 
 impl FulfillmentStatus {
-    fn of(status: Status) -> Self {
-        match status {
-            Status::PartiallyFulfilled => Self::PartiallyFulfilled,
-            Status::Fulfilled => Self::Fulfilled,
-            Status::PartiallyReturned => Self::PartiallyReturned,
-            Status::Returned => Self::Returned,
-            _ => Self::Unfulfilled,
+    /// By what was sent and came back, whatever else needs attention.
+    fn of(state: &State) -> Self {
+        let any = |left: Vec<u32>| left.iter().any(|left| *left > 0);
+        match (state.shipping.has_begun(), state.shipping.returns.is_empty()) {
+            (false, _) => Self::Unfulfilled,
+            (true, _) if any(state.left_to_fulfill()) => Self::PartiallyFulfilled,
+            (true, true) => Self::Fulfilled,
+            (true, false) if any(state.left_to_return()) => Self::PartiallyReturned,
+            (true, false) => Self::Returned,
         }
     }
+}
+
+impl FulfillmentView {
+    fn of(order_id: &str, at: usize, parcel: &Fulfillment, state: &State) -> Self {
+        Self {
+            id: fulfillment_id(order_id, at),
+            items: items(&parcel.lines, state),
+            tracking: parcel.tracking.clone(),
+            created_at: rfc3339(parcel.at_ms),
+        }
+    }
+}
+
+impl ReturnView {
+    fn of(order_id: &str, at: usize, back: &Return, state: &State) -> Self {
+        let currency = state.details.as_ref().map(|details| details.total.currency());
+        Self {
+            id: return_id(order_id, at),
+            items: items(&back.lines, state),
+            refund: currency.and_then(|currency| Money::new(back.amount, currency).ok()),
+            refund_status: back.refund,
+            restocked: back.restocked,
+            created_at: rfc3339(back.at_ms),
+        }
+    }
+}
+
+fn numbered<T, V>(all: &[T], view: impl Fn(usize, &T) -> V) -> Vec<V> {
+    all.iter().enumerate().map(|(at, one)| view(at, one)).collect()
+}
+
+fn items(lines: &[Line], state: &State) -> Vec<ParcelItem> {
+    let item = |line: &Line| {
+        let sku = state.reservations.get(usize::from(line.leg))?.sku.clone();
+        Some(ParcelItem { sku, quantity: i64::from(line.quantity) })
+    };
+    lines.iter().filter_map(item).collect()
 }
 
 /// Those that were granted; a reservation that is only asked for does not exist yet.

@@ -30,6 +30,8 @@ pub enum Command {
     ExpiryDue,
     /// From the timer: ask again what became of one refund.
     RefundQueryDue { number: u16, round: u32 },
+    /// From its order: give back a part of what was captured, once per `refund_id`.
+    RefundPart { order_id: String, refund_id: String, amount: Money },
 }
 
 /// What a client asks of a payment of its own.
@@ -203,9 +205,10 @@ impl Command {
     /// The order that sent it, if an order did.
     pub(super) fn order_id(&self) -> Option<&str> {
         match self {
-            Self::Authorize(Authorize { order_id, .. }) | Self::Capture { order_id } | Self::Reverse { order_id } => {
-                Some(order_id)
-            }
+            Self::Authorize(Authorize { order_id, .. })
+            | Self::Capture { order_id }
+            | Self::Reverse { order_id }
+            | Self::RefundPart { order_id, .. } => Some(order_id),
             Self::GatewayAnswered { .. }
             | Self::QueryDue { .. }
             | Self::Ask(_)

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A payment belongs to an order, whose saga alone drives it, or it is one of its own, which
-//! clients create, capture (a part, too), void and refund in parts ([`Ask`]). One of its own
+//! clients create, capture (a part, too), void and refund in parts ([`Ask`]). An order refunds the
+//! price of what came back (`parts`). One of its own
 //! cannot be captured past its validity: a durable timer then has the gateway let go of it.
 //!
 //! At most one gateway operation is in flight, beside the refunds of the ledger ([`Refund`]).
@@ -24,6 +25,7 @@
 mod ask;
 mod expiry;
 mod messages;
+mod parts;
 mod refund;
 mod request;
 mod state;
@@ -90,6 +92,7 @@ impl Entity for Payment {
             Command::GatewayAnswered { tag, result } => step.gateway_answered(&tag, result),
             Command::QueryDue { round } => step.query_due(round),
             Command::RefundQueryDue { number, round } => step.refund_query_due(number, round),
+            Command::RefundPart { order_id, refund_id, amount } => step.refund_part(order_id, refund_id, amount),
             Command::ExpiryDue => step.expiry_due(),
             Command::Ask(ask) => {
                 return match step.ask(ask) {

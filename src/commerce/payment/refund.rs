@@ -3,7 +3,7 @@
 //! A refund counts against what was captured from the moment it is opened until the gateway
 //! refuses it: `refunded + pending ≤ captured`, whatever order the answers come in.
 
-use super::{Fact, InFlight, Payment, REFUNDS_MAX, Rejection, State, Step, query_wait_ms};
+use super::{Fact, InFlight, Payment, QUERIES_BEFORE_NOTICE, REFUNDS_MAX, Rejection, State, Step, query_wait_ms};
 use crate::commerce::{Money, gateway::Operation};
 use crate::entity::Effect;
 use serde::{Deserialize, Serialize};
@@ -136,10 +136,12 @@ impl Step<'_> {
 
     /// The gateway has said for good what became of a refund.
     pub(super) fn refund_settled(&mut self, refund_id: String, outcome: Result<String, String>) {
+        let id = refund_id.clone();
         self.emit(match outcome {
             Ok(reference) => Fact::RefundSucceeded { refund_id, reference },
             Err(reason) => Fact::RefundFailed { refund_id, reason },
         });
+        self.report_refund(&id);
         // A reversal gives back the rest, and cannot know it before this.
         if self.draft.state.reverse_wanted {
             self.advance_reversal();
@@ -147,11 +149,15 @@ impl Step<'_> {
     }
 
     pub(super) fn refund_unanswered(&mut self, refund_id: String, error: String, number: u16) {
+        let id = refund_id.clone();
         self.emit(Fact::RefundUnknown { refund_id, error });
         let Some(round) = self.draft.state.refunds.iter().find(|r| r.number == number).map(|r| r.round) else { return };
         let at_ms = self.context.now_ms + query_wait_ms(round);
         let due = super::Command::RefundQueryDue { number, round };
         self.draft.effect(Effect::schedule::<Payment>(format!("query-refund-{number}"), at_ms, &due));
+        if round.is_multiple_of(QUERIES_BEFORE_NOTICE) {
+            self.report_refund(&id);
+        }
     }
 
     pub(super) fn refund_query_due(&mut self, number: u16, round: u32) {

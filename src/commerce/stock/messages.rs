@@ -30,6 +30,8 @@ pub enum Command {
     Sweep,
     /// From itself: go on serving those who wait.
     Serve,
+    /// Take units back that a customer had.
+    Restock(Restock),
 }
 
 /// An owner's way over its SKUs: the legs still to do, the current one first.
@@ -53,6 +55,14 @@ pub struct Leg {
 pub struct Undo {
     pub owner: Owner,
     pub legs: Vec<UndoLeg>,
+}
+
+/// The way of a return over its SKUs: the legs still to do, the current one first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restock {
+    pub order_id: String,
+    pub return_id: String,
+    pub legs: Vec<Leg>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +126,12 @@ pub enum Event {
     /// An owner waits no longer.
     Withdrawn {
         owner: Owner,
+    },
+    /// Units that a customer had came back.
+    Returned {
+        order_id: String,
+        return_id: String,
+        quantity: u32,
     },
 }
 

@@ -20,11 +20,11 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | `supply`, `legs`, `serve` | decisions: what people change; one leg of a chain; the queue and the sweep |
+//! | `supply`, `legs`, `restock`, `serve` | decisions: what people change; one leg of a chain; what customers send back; the queue and the sweep |
 //! | `open`, `queue`, `state` | what is remembered, with its indexes |
 //! | `owner` | who is answered, and what |
 //!
-//! CONSERVATION: `on_hand = supplied − committed`, `reserved = Σ open`, `reserved ≤ on_hand`,
+//! CONSERVATION: `on_hand = supplied + returned − committed`, `reserved = Σ open`, `reserved ≤ on_hand`,
 //! `backordered = Σ waiting`. No step costs more than O(log n) in what is open or waits, but for
 //! what it opens or ends itself.
 
@@ -34,16 +34,18 @@ mod open;
 mod owner;
 mod queue;
 mod requests;
+mod restock;
 mod serve;
 mod state;
 mod supply;
 mod upcast;
 
-pub use messages::{Command, Event, Leg, Rejection, Reply, Route, Undo, UndoLeg};
+pub use messages::{Command, Event, Leg, Rejection, Reply, Restock, Route, Undo, UndoLeg};
 pub use open::{Open, Reservation};
 pub use owner::{Answer, Owner};
 pub use queue::{Queue, Waiting};
 pub use requests::{AdjustStock, PutStock, SKU_BYTES_MAX, StockView};
+pub use restock::RETURNS_REMEMBERED;
 pub use state::{Levels, State};
 
 use crate::entity::{Context, Decision, Entity, codec};
@@ -70,7 +72,7 @@ impl Entity for Stock {
     const TYPE: &'static str = "stock";
     const EVENT_VERSION: u16 = 2;
     const COMMAND_VERSION: u16 = 2;
-    const STATE_VERSION: u16 = 2;
+    const STATE_VERSION: u16 = 3;
 
     type State = State;
     type Command = Command;
@@ -87,6 +89,7 @@ impl Entity for Stock {
             Command::Undo(undo) => legs::give_back(state, undo, context),
             Command::Sweep => serve::sweep(state, context),
             Command::Serve => serve::go_on(state, context),
+            Command::Restock(returned) => restock::restock(state, returned, context),
         }
     }
 

@@ -37,6 +37,9 @@ pub struct StockView {
     pub committed: u64,
     pub backordered: u64,
     pub backorder_limit: u64,
+    /// Came back from customers; shown once there are any.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub returned: u64,
     pub version: u64,
 }
 
@@ -78,7 +81,12 @@ impl StockView {
             committed: levels.committed,
             backordered: levels.backordered,
             backorder_limit: levels.backorder_limit,
+            returned: levels.returned,
             version,
         })
     }
+}
+
+fn is_none(units: &u64) -> bool {
+    *units == 0
 }

@@ -3,6 +3,7 @@
 use super::{BACKORDERS_MAX, Event, Open, Owner, Queue, RESERVATIONS_MAX, Reservation, SWEEP_GRAIN_MS, Waiting};
 use crate::commerce::order::Refusal;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -17,6 +18,8 @@ pub struct State {
     pub version: u64,
     /// The number of the last event by which people changed what is on hand; 0 if there is none.
     pub last_supply: u64,
+    /// The last returns that were taken in, oldest first.
+    pub returns: VecDeque<String>,
 }
 
 /// The counters of one SKU.
@@ -27,13 +30,15 @@ pub struct Levels {
     pub on_hand: u64,
     /// Sum of the open reservations.
     pub reserved: u64,
-    /// Taken by orders and reservations, less what came back.
+    /// Taken by orders and reservations, less what came back before it was sent.
     pub committed: u64,
-    /// First supply and every change by people since: `on_hand + committed`.
+    /// First supply and every change by people since: `on_hand + committed − returned`.
     pub supplied: i64,
     pub backorder_limit: u64,
     /// Sum of what is waited for.
     pub backordered: u64,
+    /// Came back from customers.
+    pub returned: u64,
 }
 
 /// What a stock does about someone who wants to reserve.
@@ -84,6 +89,12 @@ impl Levels {
         self.committed -= quantity;
     }
 
+    /// From a customer.
+    pub(super) fn take_back(&mut self, quantity: u64) {
+        self.on_hand += quantity;
+        self.returned += quantity;
+    }
+
     pub(super) fn serve(&mut self, quantity: u64) {
         self.backordered -= quantity;
         self.reserved += quantity;
@@ -127,6 +138,7 @@ impl State {
                     self.levels.backordered -= u64::from(waiting.quantity);
                 }
             }
+            Event::Returned { return_id, quantity, .. } => self.take_in(return_id, *quantity),
         }
     }
 
@@ -168,7 +180,7 @@ impl State {
 
     /// CONSERVATION, as this SKU can check it alone.
     pub fn is_conserved(&self) -> bool {
-        let balance = self.levels.supplied - self.levels.committed as i64;
+        let balance = self.levels.supplied + self.levels.returned as i64 - self.levels.committed as i64;
         self.open.units() == self.levels.reserved
             && self.waiting.units() == self.levels.backordered
             && self.levels.reserved <= self.levels.on_hand

@@ -42,6 +42,7 @@ use utoipa::OpenApi;
     ),
     paths(
         shop::orders::place, shop::orders::read, shop::orders::cancel, shop::orders::events,
+        shop::parcels::fulfill, shop::parcels::take_back,
         shop::payments::create, shop::payments::read, shop::payments::capture, shop::payments::void,
         shop::payments::refund,
         shop::inventory::put, shop::inventory::read, shop::inventory::adjust, shop::inventory::adjustments,
@@ -199,6 +200,22 @@ mod tests {
         describes("OrderItem", &view.items[0]);
         describes("Money", view.total);
         describes("Order", view);
+
+        let parcel = order::Fulfillment { lines: Vec::new(), tracking: Some("x".into()), at_ms: 1 };
+        let back = order::Return {
+            lines: vec![order::Line { leg: 0, quantity: 1 }],
+            amount: 1,
+            refund: order::Refund::Pending,
+            tries: 1,
+            restocked: false,
+            at_ms: 1,
+        };
+        let mut sent = (*state).clone();
+        sent.shipping = order::Shipping { fulfillments: vec![parcel], returns: vec![back] };
+        let view = OrderView::of("ord_1", &sent, 1).expect("placed");
+        describes("ParcelItem", &view.returns[0].items[0]);
+        describes("Fulfillment", &view.fulfillments[0]);
+        describes("Return", &view.returns[0]);
 
         let levels = stock::Levels { listed: true, ..Default::default() };
         describes("Stock", StockView::of_levels("mug", &levels, 1).expect("listed"));

@@ -174,6 +174,75 @@ pub struct CancelOrder {
 }
 
 #[derive(Serialize, ToSchema)]
+pub struct FulfillOrder {
+    /// What was sent; absent: everything that is left.
+    #[schema(min_items = 1, max_items = 100)]
+    items: Option<Vec<ParcelItem>>,
+    /// The carrier's name for the parcel.
+    #[schema(min_length = 1, max_length = 64)]
+    tracking: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ReturnOrder {
+    /// What came back; absent: everything that was sent and has not.
+    #[schema(min_items = 1, max_items = 100)]
+    items: Option<Vec<ParcelItem>>,
+    #[schema(min_length = 1, max_length = 500)]
+    reason: Option<String>,
+}
+
+/// So many units of one SKU of the order.
+#[derive(Serialize, ToSchema)]
+pub struct ParcelItem {
+    #[schema(min_length = 1, max_length = 64, example = "mug-blue")]
+    sku: String,
+    /// A request takes at most 1,000,000.
+    #[schema(minimum = 1)]
+    quantity: u32,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct SettleHeaders {
+    /// 1 to 255 visible ASCII characters: makes the change once, however often it is sent.
+    #[param(rename = "Idempotency-Key", example = "6f1f2f0e-5d4e-4b8f-9a54-0f5f6f1d2c3b")]
+    idempotency_key: Option<String>,
+    /// The `ETag` that the resource must have.
+    #[param(rename = "If-Match", example = "\"3\"")]
+    if_match: Option<String>,
+    /// Wait up to so many seconds (at most 30) until nothing is under way any more.
+    #[param(rename = "Prefer", example = "wait=5")]
+    prefer: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Fulfillment {
+    #[schema(example = "ful_6h303vaz912sekgbtnhkqjstc6_1")]
+    id: String,
+    items: Vec<ParcelItem>,
+    tracking: Option<String>,
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Return {
+    #[schema(example = "ret_6h303vaz912sekgbtnhkqjstc6_1")]
+    id: String,
+    items: Vec<ParcelItem>,
+    /// The price of its items: what is given back for them.
+    refund: Money,
+    /// `pending`, `succeeded`, `declined` by the gateway, or `unresolved`: it does not say.
+    #[schema(example = "succeeded")]
+    refund_status: String,
+    /// Its items are on hand again.
+    restocked: bool,
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
 pub struct Order {
     #[schema(example = "ord_6h303vaz912sekgbtnhkqjstc6")]
     id: String,
@@ -192,6 +261,10 @@ pub struct Order {
     total: Money,
     /// One per SKU, once granted.
     reservations: Vec<Reservation>,
+    /// What was sent, oldest first.
+    fulfillments: Vec<Fulfillment>,
+    /// What came back, oldest first.
+    returns: Vec<Return>,
     payment_id: String,
     backorder: bool,
     metadata: BTreeMap<String, String>,
@@ -283,6 +356,8 @@ pub struct Stock {
     backordered: u64,
     /// How far below zero `available` may go.
     backorder_limit: u64,
+    /// Came back from customers; absent while nothing has.
+    returned: Option<u64>,
     version: u64,
 }
 

@@ -6,6 +6,7 @@
 mod history;
 pub mod inventory;
 pub mod orders;
+pub mod parcels;
 pub mod payments;
 pub mod reservations;
 
@@ -55,6 +56,8 @@ pub fn routes() -> Router<Api> {
         .route("/v1/orders/{id}", get(orders::read))
         .route("/v1/orders/{id}/cancel", post(orders::cancel))
         .route("/v1/orders/{id}/events", get(orders::events))
+        .route("/v1/orders/{id}/fulfillments", post(parcels::fulfill))
+        .route("/v1/orders/{id}/returns", post(parcels::take_back))
         .route("/v1/payments", post(payments::create))
         .route("/v1/payments/{id}", get(payments::read))
         .route("/v1/payments/{id}/capture", post(payments::capture))

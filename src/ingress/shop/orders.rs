@@ -182,12 +182,12 @@ impl CancelOrder {
 }
 
 /// An order after a write, before it is shown.
-struct Written {
+pub(super) struct Written {
     view: OrderView,
     replayed: bool,
 }
 
-async fn write(
+pub(super) async fn write(
     api: &Api,
     id: &str,
     command: Command,
@@ -210,7 +210,7 @@ async fn write(
 
 impl Written {
     /// Waits, if the client prefers to, and answers.
-    async fn respond(mut self, api: &Api, status: StatusCode, request: &HeaderMap) -> Response {
+    pub(super) async fn respond(mut self, api: &Api, status: StatusCode, request: &HeaderMap) -> Response {
         let wait = prefer_wait(request, api.options.prefer_wait_max);
         if let Some(wait) = wait {
             settle(api, &mut self.view, wait).await;
@@ -230,7 +230,7 @@ impl Written {
 async fn settle(api: &Api, view: &mut OrderView, wait: Duration) {
     let order = api.cluster.entity::<Order>(view.id.as_str());
     let deadline = Instant::now() + wait;
-    while !view.status.is_settled() && Instant::now() < deadline {
+    while !view.is_settled() && Instant::now() < deadline {
         match order.changed(view.version, deadline - Instant::now()).await {
             Ok(found) => match OrderView::of(&view.id, &found.state, found.version) {
                 Some(newer) if newer.version > view.version => *view = newer,
@@ -258,7 +258,14 @@ fn rejected(id: &str, reason: &Rejection) -> Problem {
             Problem::illegal_transition(&format!("become {to}"), from.name(), &allowed)
         }
         Rejection::Invalid { detail } => Problem::new(Code::ValidationFailed, detail.as_str()),
+        Rejection::NotInOrder { .. } => Problem::field(Code::ValidationFailed, "items", reason.to_string()),
+        Rejection::MoreThanLeft { sku, left, .. } => conflict(reason).with("sku", json!(sku)).with("left", json!(left)),
+        Rejection::TooManyFulfillments { .. } | Rejection::TooManyReturns { .. } => conflict(reason),
     }
+}
+
+fn conflict(reason: &Rejection) -> Problem {
+    Problem::new(Code::Conflict, reason.to_string()).with("reason", json!(reason.code()))
 }
 
 #[cfg(test)]
