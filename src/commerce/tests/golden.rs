@@ -34,6 +34,8 @@ fn order_events() -> Vec<crate::commerce::order::Event> {
         reserved_until_ms: AT_MS + 900_000,
     };
     let reason = || "card_declined".to_owned();
+    let items = || vec![Leg { sku: "apple".into(), quantity: 2 }];
+    let return_id = || "ret_1_1".to_owned();
     let ending = |status| Ending { status, reason: Reason { code: "code".into(), detail: "detail".into() } };
     let facts = vec![
         Fact::Placed(Arc::new(details)),
@@ -56,6 +58,13 @@ fn order_events() -> Vec<crate::commerce::order::Event> {
         Fact::Ended,
         Fact::StockBackordered { done: 1, sku: "bread".into() },
         Fact::BackorderServed { done: 1, sku: "bread".into() },
+        Fact::Fulfilled { items: items(), tracking: Some("1Z999".into()) },
+        Fact::Returned { return_id: return_id(), items: items(), reason: Some("chipped".into()), refund: money(3998) },
+        Fact::ReturnRestocked { return_id: return_id() },
+        Fact::ReturnRefunded { return_id: return_id() },
+        Fact::RefundDeclined { return_id: return_id(), reason: reason() },
+        Fact::RefundUnresolved { return_id: return_id(), reason: reason() },
+        Fact::RefundRetried { return_id: return_id() },
     ];
     facts.into_iter().map(|fact| crate::commerce::order::Event { at_ms: AT_MS, fact }).collect()
 }
@@ -136,6 +145,7 @@ fn stock_events() -> Vec<stock::Event> {
         Backordered { owner: order(), quantity: 5, done: 2 },
         Served { owners: vec![order()] },
         Withdrawn { owner: order() },
+        Returned { order_id: "ord_1".into(), return_id: "ret_1_1".into(), quantity: 2 },
     ]
 }
 

@@ -49,7 +49,7 @@ fn busy_world(seed: u64, steps: usize) -> World {
         world.put_stock(sku, dice.roll(30)).expect("nothing is reserved yet");
     }
     for _ in 0..steps {
-        match dice.roll(42) {
+        match dice.roll(48) {
             0..=3 => place(&mut world, &mut dice),
             4 => reserve(&mut world, &mut dice),
             5 => cancel(&mut world, &mut dice),
@@ -57,6 +57,9 @@ fn busy_world(seed: u64, steps: usize) -> World {
             7 => world.advance(dice.roll(400)),
             8 => world.advance(dice.roll(2 * order_ttl())),
             9 | 10 => end_reservation(&mut world, &mut dice),
+            11..=13 => fulfill(&mut world, &mut dice),
+            14 | 15 => take_back(&mut world, &mut dice),
+            16 => repeat(&mut world, &mut dice),
             _ => deliver(&mut world, &mut dice, bad_day),
         }
     }
@@ -111,6 +114,36 @@ fn cancel(world: &mut World, dice: &mut Dice) {
     if let Err(rejection) = cancelled {
         assert_eq!(rejection.code(), "illegal-transition");
         assert_eq!(world.order(&id), &before, "a rejection changes nothing");
+    }
+}
+
+fn fulfill(world: &mut World, dice: &mut Dice) {
+    ship(world, dice, |items| order::Command::Fulfill { items, tracking: None });
+}
+
+fn take_back(world: &mut World, dice: &mut Dice) {
+    ship(world, dice, |items| order::Command::Return { items, reason: None });
+}
+
+/// Everything that is left of an order, or some of one of its SKUs.
+fn ship(world: &mut World, dice: &mut Dice, command: impl FnOnce(Vec<Leg>) -> order::Command) {
+    let Some(last) = (world.orders.len() as u64).checked_sub(1) else { return };
+    let id = format!("ord_{}", dice.roll(last + 1));
+    let before = world.order(&id).clone();
+    let mut items = Vec::new();
+    if dice.roll(3) > 0 && !before.reservations.is_empty() {
+        let leg = &before.reservations[dice.roll(before.reservations.len() as u64) as usize];
+        items.push(Leg { sku: leg.sku.clone(), quantity: 1 + dice.roll(u64::from(leg.quantity)) as u32 });
+    }
+    if let Err(rejection) = world.ask::<Order>(&id, &command(items)) {
+        assert!(["illegal-transition", "more-than-left"].contains(&rejection.code()), "{rejection:?}");
+        assert_eq!(world.order(&id), &before, "a rejection changes nothing");
+    }
+}
+
+fn repeat(world: &mut World, dice: &mut Dice) {
+    if !world.mail.is_empty() {
+        world.repeat(dice.roll(world.mail.len() as u64) as usize);
     }
 }
 
@@ -200,13 +233,18 @@ fn random_worlds_visit_every_status_the_saga_drives() {
         "compensating",
         "confirmed",
         "expired",
+        "fulfilled",
         "needs_attention",
+        "partially_fulfilled",
+        "partially_returned",
         "pending",
         "rejected",
         "reserved",
+        "returned",
     ];
     assert_eq!(visited, BTreeSet::from(expected));
-    for money in ["Declined", "Voided", "Refunded", "Unknown", "AuthorizationExpired"] {
+    for money in ["Declined", "Voided", "Refunded", "Refunding", "PartiallyRefunded", "Unknown", "AuthorizationExpired"]
+    {
         assert!(undone_money.contains(money), "{money} was never seen: {undone_money:?}");
     }
 }

@@ -364,7 +364,7 @@ fn views_have_the_fields_of_the_contract() {
         "currency": "USD", "total": {"amount": 200, "currency": "USD"},
         "reservations": [{"id": "res_1_1", "sku": "apple", "quantity": 2, "status": "committed",
             "expires_at": json["reservations"][0]["expires_at"]}],
-        "payment_id": "pay_1", "backorder": false, "metadata": {}, "version": 5,
+        "fulfillments": [], "returns": [], "payment_id": "pay_1", "backorder": false, "metadata": {}, "version": 5,
         "created_at": "2027-01-15T08:00:00.069Z", "updated_at": "2027-01-15T08:00:00.069Z",
     });
     assert_eq!(json, expected);
