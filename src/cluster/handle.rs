@@ -136,6 +136,13 @@ impl Cluster {
         }
     }
 
+    /// Completes when this node begins to stop.
+    pub async fn draining(&self) {
+        let mut phase = self.node().phase();
+        // An error means that the node is gone, which is as good as a stop.
+        _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+    }
+
     /// Why this node had to give up after it had started, once it has: for instance a failed
     /// disk, or a data directory of another cluster.
     pub async fn failed(&self) -> String {

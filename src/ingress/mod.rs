@@ -30,12 +30,13 @@ mod serve;
 pub mod shop;
 pub mod tasks;
 
-pub use serve::serve;
+pub use serve::{Draining, serve};
 
 use crate::Cluster;
 use axum::{Router, extract::FromRef, routing::get};
 use bytesize::ByteSize;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
 /// Bounds of the HTTP side of a node.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -62,6 +63,12 @@ pub struct Options {
     /// How long requests in flight may take when the node stops.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// Event streams open at one time; one more is answered 429 `overloaded`.
+    pub event_streams_max: usize,
+    /// An event stream on which nothing happens for this long gets a comment, so that nobody
+    /// between here and the client takes it for dead.
+    #[serde(with = "humantime_serde")]
+    pub event_heartbeat: Duration,
 }
 
 impl Default for Options {
@@ -74,6 +81,8 @@ impl Default for Options {
             prefer_wait_max: Duration::from_secs(30),
             write_timeout: Duration::from_millis(2500),
             drain_timeout: Duration::from_secs(30),
+            event_streams_max: 1000,
+            event_heartbeat: Duration::from_secs(15),
         }
     }
 }
@@ -83,6 +92,8 @@ impl Default for Options {
 pub struct Api {
     pub cluster: Cluster,
     pub options: Arc<Options>,
+    /// One permit per event stream that may still be opened.
+    pub streams: Arc<Semaphore>,
 }
 
 impl FromRef<Api> for extract::Limits {
@@ -119,7 +130,8 @@ fn all_routes() -> Router<Api> {
 fn finish(router: Router<Api>, cluster: Cluster, options: &Options) -> Router {
     // Before the first request is counted.
     crate::telemetry::metrics();
-    let api = Api { cluster, options: Arc::new(options.clone()) };
+    let streams = Arc::new(Semaphore::new(options.event_streams_max.min(Semaphore::MAX_PERMITS)));
+    let api = Api { cluster, options: Arc::new(options.clone()), streams };
     router.layer(axum::middleware::from_fn(envelope::wrap)).with_state(api)
 }
 

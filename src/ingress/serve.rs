@@ -97,7 +97,8 @@ impl Server {
         // Small answers must not wait for the acknowledgement of earlier ones.
         _ = stream.set_nodelay(true);
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            let service = TowerToHyperService::new(self.router.clone());
+            let draining = Draining(self.stopping.subscribe());
+            let service = Routes { router: TowerToHyperService::new(self.router.clone()), draining };
             let connection = run(self.http.clone(), stream, service, self.stopping.subscribe(), permit);
             self.connections.spawn(connection);
         } else if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
@@ -115,6 +116,35 @@ impl Server {
             tracing::warn!(connections = self.connections.len(), "cut off connections that did not finish in time");
             self.connections.shutdown().await;
         }
+    }
+}
+
+/// Told to every request (as an extension), for answers that would go on for ever: a request in
+/// flight may take its time when the server stops, but not all of it.
+#[derive(Clone)]
+pub struct Draining(watch::Receiver<bool>);
+
+impl Draining {
+    /// Completes when the server begins to stop.
+    pub async fn begun(mut self) {
+        stopped(&mut self.0).await;
+    }
+}
+
+/// The router, for the requests of one connection.
+struct Routes {
+    router: TowerToHyperService<Router>,
+    draining: Draining,
+}
+
+impl Service<Request<Incoming>> for Routes {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.draining.clone());
+        self.router.call(request)
     }
 }
 

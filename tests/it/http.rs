@@ -7,10 +7,12 @@ mod idempotency;
 mod inventory;
 mod operations;
 mod orders;
+mod parcels;
 mod payments;
 mod reservations;
 mod session;
 mod stock_session;
+mod streams;
 mod tasks;
 mod till;
 

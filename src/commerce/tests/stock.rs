@@ -5,8 +5,8 @@ use crate::commerce::{
     StockView,
     order::{self, Order, Refusal},
     stock::{
-        BACKORDERS_MAX, Command, Event, Leg, Owner, RESERVATIONS_MAX, Rejection, Reply, Route, SWEEP_BATCH_MAX, State,
-        Stock, Undo, UndoLeg,
+        BACKORDERS_MAX, Command, Event, Leg, Owner, RESERVATIONS_MAX, RETURNS_REMEMBERED, Rejection, Reply, Route,
+        SWEEP_BATCH_MAX, State, Stock, Undo, UndoLeg,
     },
 };
 use crate::entity::{Entity, codec, decode_command};
@@ -101,6 +101,10 @@ fn the_number_of_open_reservations_is_bounded_and_the_state_stays_small() {
     for order in 0..BACKORDERS_MAX {
         let owner = Owner::order(&format!("ord_w{order:0>59}"));
         Stock::evolve(full, &Event::Backordered { owner, quantity: 1, done: 99 });
+    }
+    for back in 0..RETURNS_REMEMBERED {
+        let (order_id, return_id) = ("ord_1".to_owned(), format!("ret_{back:0>60}_25"));
+        Stock::evolve(full, &Event::Returned { order_id, return_id, quantity: 1 });
     }
     tell(&mut world, reserve("ord_last", 1, START_MS + TTL_MS));
     let refused = order::Command::StockRefused { done: 0, sku: "apple".into(), refusal: Refusal::TooManyReservations };

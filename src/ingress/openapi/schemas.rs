@@ -115,6 +115,17 @@ pub struct PageParams {
     starting_after: Option<String>,
 }
 
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct StreamHeaders {
+    /// `text/event-stream` for the events as they happen.
+    #[param(rename = "Accept", example = "text/event-stream")]
+    accept: Option<String>,
+    /// On a stream: the id of the last event that was seen. Goes before `starting_after`.
+    #[param(rename = "Last-Event-ID", example = "evt_6h303vaz912sekgbtnhkqjstc6_2")]
+    last_event_id: Option<String>,
+}
+
 /// A page of a list.
 #[derive(Serialize, ToSchema)]
 pub struct List<T> {

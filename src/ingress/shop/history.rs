@@ -30,12 +30,13 @@ pub struct Page {
     has_more: bool,
 }
 
+/// One event as the API shows it.
 #[derive(Debug, Serialize)]
-struct Event {
-    id: String,
-    sequence: u64,
+pub struct Event {
+    pub id: String,
+    pub sequence: u64,
     #[serde(rename = "type")]
-    kind: String,
+    pub kind: String,
     at: String,
     data: Value,
 }
@@ -44,22 +45,14 @@ impl Asked {
     /// Takes `limit` and `starting_after` for the history of the entity `id`.
     pub fn of(params: &mut Params, id: &str) -> Result<Self, Problem> {
         let limit = params.number("limit", 1..=LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
-        let after = match params.take("starting_after")? {
-            None => 0,
-            Some(event) => sequence_of(id, &event)
-                .ok_or_else(|| invalid("starting_after", format!("`{event}` is no event of {id}")))?,
-        };
-        Ok(Self { after, limit: limit as usize })
+        Ok(Self { after: starting_after(params, id)?, limit: limit as usize })
     }
 
     /// The page, from up to `limit` + 1 events (sequence, time, what happened): one more than
     /// fits says that there is more.
     pub fn page<F: Serialize>(&self, id: &str, events: impl Iterator<Item = (u64, u64, F)>) -> Result<Page, Problem> {
         let show = |(sequence, at_ms, fact)| Event::of(id, sequence, at_ms, &fact);
-        let mut data = events.map(show).collect::<Result<Vec<_>, _>>().map_err(|error| {
-            tracing::error!(%id, %error, "an event cannot be shown as JSON");
-            Problem::new(Code::Internal, "an event cannot be shown")
-        })?;
+        let mut data = events.map(show).collect::<Result<Vec<_>, _>>()?;
         let has_more = data.len() > self.limit;
         data.truncate(self.limit);
         Ok(Page { data, has_more })
@@ -67,7 +60,14 @@ impl Asked {
 }
 
 impl Event {
-    fn of<F: Serialize>(id: &str, sequence: u64, at_ms: u64, fact: &F) -> Result<Self, serde_json::Error> {
+    pub fn of<F: Serialize>(id: &str, sequence: u64, at_ms: u64, fact: &F) -> Result<Self, Problem> {
+        Self::shown(id, sequence, at_ms, fact).map_err(|error| {
+            tracing::error!(%id, %error, "an event cannot be shown as JSON");
+            Problem::new(Code::Internal, "an event cannot be shown")
+        })
+    }
+
+    fn shown<F: Serialize>(id: &str, sequence: u64, at_ms: u64, fact: &F) -> Result<Self, serde_json::Error> {
         // An enum's JSON is its variant's name, alone or as the only member of an object.
         let (kind, data) = match serde_json::to_value(fact)? {
             Value::String(kind) => (kind, Value::Object(Map::new())),
@@ -78,12 +78,19 @@ impl Event {
     }
 }
 
+/// Takes `starting_after`: the number of the last event of the entity `id` that has been seen.
+pub fn starting_after(params: &mut Params, id: &str) -> Result<u64, Problem> {
+    let Some(event) = params.take("starting_after")? else { return Ok(0) };
+    sequence_of(id, &event).ok_or_else(|| invalid("starting_after", format!("`{event}` is no event of {id}")))
+}
+
 /// `evt_`, the entity's id without its own prefix, the event's number.
 fn event_id(id: &str, sequence: u64) -> String {
     format!("evt_{}_{sequence}", suffix(id))
 }
 
-fn sequence_of(id: &str, event: &str) -> Option<u64> {
+/// The number of an event, if it is one of the entity `id`.
+pub fn sequence_of(id: &str, event: &str) -> Option<u64> {
     let (of, sequence) = event.strip_prefix("evt_")?.rsplit_once('_')?;
     let sequence = sequence.parse().ok()?;
     (of == suffix(id) && event == event_id(id, sequence)).then_some(sequence)

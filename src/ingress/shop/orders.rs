@@ -1,26 +1,27 @@
 //! `/v1/orders`.
 
-use super::{history, invalid};
+use super::{history, invalid, stream};
 use crate::{
     commerce::{
         Order, OrderView, PlaceOrder,
         order::{Command, Rejection, Reply},
     },
     ingress::{
-        Api,
+        Api, Draining,
         conditions::Conditions,
         extract::{Json, OptionalJson, Params, entity_id},
         headers::{PREFERENCE_APPLIED, prefer_wait},
         identity,
-        openapi::{self, ConsistencyParam, PageParams, PlaceHeaders, ProblemResponse, WriteHeaders},
+        openapi::{self, ConsistencyParam, PageParams, PlaceHeaders, ProblemResponse, StreamHeaders, WriteHeaders},
         problem::{Code, Problem},
         reply::{self, Read},
     },
 };
 use axum::{
+    Extension,
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -140,11 +141,19 @@ pub async fn read(
 }
 
 /// What happened to an order, oldest first.
+///
+/// With `Accept: text/event-stream` as server-sent events, live: what has happened, then what
+/// happens, each with its id, its type and the JSON of a page's entry. `Last-Event-ID` (or
+/// `starting_after`) resumes after an event, through any node. A stream has no `limit` and no
+/// `consistency`: it misses nothing and shows only what is durable on a quorum.
 #[utoipa::path(
     get, operation_id = "list_order_events", path = "/v1/orders/{id}/events", tag = "orders",
-    params(("id" = String, Path), PageParams, ConsistencyParam),
+    params(("id" = String, Path), PageParams, ConsistencyParam, StreamHeaders),
     responses(
-        (status = 200, description = "A page of its history", body = openapi::List<openapi::Event>),
+        (status = 200, description = "A page of its history, or all of it as it happens", content(
+            (openapi::List<openapi::Event> = "application/json"),
+            (String = "text/event-stream", example = json!("id: evt_6h303vaz912sekgbtnhkqjstc6_2\nevent: stock_reserved\ndata: {}\n\n")),
+        )),
         (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
         (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
@@ -153,8 +162,20 @@ pub async fn events(
     State(api): State<Api>,
     Path(id): Path<String>,
     uri: Uri,
-) -> Result<axum::Json<history::Page>, Problem> {
-    let mut params = Params::of(&uri)?;
+    request: HeaderMap,
+    draining: Option<Extension<Draining>>,
+) -> Result<Response, Problem> {
+    let vary = [(header::VARY, HeaderValue::from_static("accept"))];
+    if stream::is_wanted(&request) {
+        let opened = stream::open(&api, id, &uri, &request, draining.map(|Extension(draining)| draining)).await?;
+        return Ok((vary, opened).into_response());
+    }
+    let page = page_of_events(&api, id, &uri).await?;
+    Ok((vary, axum::Json(page)).into_response())
+}
+
+async fn page_of_events(api: &Api, id: String, uri: &Uri) -> Result<history::Page, Problem> {
+    let mut params = Params::of(uri)?;
     let consistency = reply::consistency(&mut params)?;
     let asked = history::Asked::of(&mut params, &id)?;
     params.finish()?;
@@ -166,7 +187,7 @@ pub async fn events(
         return Err(Problem::not_found("order", &id));
     }
     let events = found.into_iter().map(|recorded| (recorded.sequence, recorded.at_ms, recorded.event.fact));
-    asked.page(&id, events).map(axum::Json)
+    asked.page(&id, events)
 }
 
 impl CancelOrder {

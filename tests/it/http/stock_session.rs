@@ -1,4 +1,4 @@
-//! The sessions about stock in docs/shop.md, run top to bottom with `curl` against a node: what
+//! The sessions about stock and parcels in docs/shop.md, run top to bottom with `curl` against a node: what
 //! they promise is what happens.
 
 use super::Shop;
@@ -26,10 +26,20 @@ fn steps(document: &str, from: &str, to: &str) -> Vec<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sessions_about_stock_in_the_documentation_are_true() {
+    run("### Stock by hand", "## What each party relies on", 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_about_parcels_in_the_documentation_is_true() {
+    run("### Sending and taking back", "## Payment", 5).await;
+}
+
+/// Runs what stands between two headings, which must be so many steps at least.
+async fn run(from: &str, to: &str, steps_min: usize) {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/shop.md");
     let document = std::fs::read_to_string(document).expect("docs/shop.md");
-    let steps = steps(&document, "### Stock by hand", "## What each party relies on");
-    assert!(steps.len() >= 5, "{steps:?}");
+    let steps = steps(&document, from, to);
+    assert!(steps.len() >= steps_min, "{steps:?}");
     let shop = Shop::start(1).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
