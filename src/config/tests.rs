@@ -213,8 +213,12 @@ fn what_a_component_refuses_names_its_keys_and_their_sources() {
 
 #[test]
 fn bounds_of_nothing_are_refused() {
-    let message = refusal("[http]\nconnections_max = 0\nbody_bytes_max = \"0 B\"\ndrain_timeout = \"0s\"\n", &[], &[]);
-    for key in ["http.connections_max", "http.body_bytes_max", "http.drain_timeout"] {
+    let message = refusal(
+        "[http]\nconnections_max = 0\nbody_bytes_max = \"0 B\"\ndrain_timeout = \"0s\"\nevent_silence_max = \"0s\"\n",
+        &[],
+        &[],
+    );
+    for key in ["http.connections_max", "http.body_bytes_max", "http.drain_timeout", "http.event_silence_max"] {
         assert!(message.contains(key), "{key}: {message}");
     }
 }

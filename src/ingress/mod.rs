@@ -65,10 +65,10 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Event streams open at one time; one more is answered 429 `overloaded`.
     pub event_streams_max: usize,
-    /// An event stream on which nothing happens for this long gets a comment, so that nobody
-    /// between here and the client takes it for dead.
+    /// The longest silence of an event stream: then it gets a comment, so that nobody between here
+    /// and the client takes it for dead.
     #[serde(with = "humantime_serde")]
-    pub event_heartbeat: Duration,
+    pub event_silence_max: Duration,
 }
 
 impl Default for Options {
@@ -82,7 +82,7 @@ impl Default for Options {
             write_timeout: Duration::from_millis(2500),
             drain_timeout: Duration::from_secs(30),
             event_streams_max: 1000,
-            event_heartbeat: Duration::from_secs(15),
+            event_silence_max: Duration::from_secs(15),
         }
     }
 }

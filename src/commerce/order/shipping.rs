@@ -9,9 +9,9 @@ use crate::commerce::stock::Leg;
 use serde::{Deserialize, Serialize};
 
 /// The most fulfillments of one order; the last one must complete it.
-pub const FULFILLMENTS_MAX: usize = 25;
+pub const FULFILLMENTS_MAX: usize = 20;
 /// The most returns of one order.
-pub const RETURNS_MAX: usize = 25;
+pub const RETURNS_MAX: usize = 20;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shipping {

@@ -53,7 +53,7 @@ use crate::entity::{Context, Decision, Entity, codec};
 /// The most that may be on hand of one SKU.
 pub const ON_HAND_MAX: u64 = 1_000_000_000_000;
 /// The most reservations that may be open on one SKU; past it, reserving is refused. Together with
-/// [`BACKORDERS_MAX`] it keeps the encoded state under [`codec::STATE_BYTES_MAX`].
+/// [`BACKORDERS_MAX`] and [`RETURNS_REMEMBERED`] it keeps the encoded state under [`codec::STATE_BYTES_MAX`].
 pub const RESERVATIONS_MAX: usize = 8192;
 /// The most owners that may wait for one SKU; past it, they are refused.
 pub const BACKORDERS_MAX: usize = 2048;

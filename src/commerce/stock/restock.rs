@@ -10,7 +10,7 @@ use crate::commerce::order::{self, Order};
 use crate::entity::{Context, Decision, Effect};
 
 /// The last returns that a stock remembers having taken in.
-pub const RETURNS_REMEMBERED: usize = 256;
+pub const RETURNS_REMEMBERED: usize = 128;
 
 pub(super) fn restock(state: &State, mut restock: Restock, context: &Context<'_>) -> Decision<Stock> {
     let Some(leg) = restock.legs.first().filter(|leg| leg.sku == context.id) else {

@@ -84,6 +84,8 @@ pub async fn place(
 }
 
 /// Cancel an order that has not been shipped: stock and money are given back.
+///
+/// Of an order that needs attention: try again what could not be finished.
 #[utoipa::path(
     post, operation_id = "cancel_order", path = "/v1/orders/{id}/cancel", tag = "orders",
     params(("id" = String, Path), WriteHeaders),

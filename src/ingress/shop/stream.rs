@@ -94,13 +94,13 @@ pub async fn open(
     if order.state(Consistency::Linearizable).await?.version == 0 {
         return Err(Problem::not_found("order", &id));
     }
-    let heartbeat = api.options.event_heartbeat;
+    let silence_max = api.options.event_silence_max;
     let follower = Follower {
         order,
         after,
         ready: VecDeque::new(),
-        heartbeat,
-        beat_at: Instant::now() + heartbeat,
+        silence_max,
+        comment_at: Instant::now() + silence_max,
         end: end(api, draining),
         _permit: permit,
     };
@@ -140,8 +140,8 @@ struct Follower {
     after: u64,
     /// Read, and not sent yet.
     ready: VecDeque<sse::Event>,
-    heartbeat: Duration,
-    beat_at: Instant,
+    silence_max: Duration,
+    comment_at: Instant,
     end: BoxFuture<'static, ()>,
     _permit: OwnedSemaphorePermit,
 }
@@ -150,7 +150,7 @@ impl Follower {
     fn into_stream(self) -> impl Stream<Item = Result<sse::Event, Infallible>> {
         stream::unfold(self, |mut follower| async move {
             let event = follower.next().await?;
-            follower.beat_at = Instant::now() + follower.heartbeat;
+            follower.comment_at = Instant::now() + follower.silence_max;
             Some((Ok(event), follower))
         })
     }
@@ -165,7 +165,7 @@ impl Follower {
                     self.after = events.last().map_or(self.after, |event| event.sequence);
                     self.ready = events.iter().map(shown).collect();
                 }
-                () = tokio::time::sleep_until(self.beat_at) => return Some(sse::Event::default().comment("")),
+                () = tokio::time::sleep_until(self.comment_at) => return Some(sse::Event::default().comment("")),
             }
         }
         self.ready.pop_front()

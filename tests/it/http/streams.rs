@@ -214,7 +214,7 @@ async fn owner_of(cluster: &Cluster, id: &str) -> usize {
 async fn a_quiet_stream_has_comments_and_ends_cleanly_when_the_server_drains() {
     let shop = Shop::start(1).await;
     shop.stock("mug", 5).await;
-    let options = ingress::Options { event_heartbeat: Duration::from_millis(20), ..ingress::Options::default() };
+    let options = ingress::Options { event_silence_max: Duration::from_millis(20), ..ingress::Options::default() };
     let served = Served::start(&shop, 0, options).await;
     let (id, _) = place(&shop, true).await;
     let mut events = served.events(&id, &[]).await;
