@@ -251,6 +251,8 @@ async fn no_nonsense_is_the_servers_fault() {
             ("POST", "/v1/orders"),
             ("PUT", "/v1/inventory/m"),
             ("POST", "/v1/inventory/m/adjustments"),
+            ("POST", "/v1/orders/ord_1/fulfillments"),
+            ("POST", "/v1/orders/ord_1/returns"),
             ("POST", "/v1/payments"),
             ("POST", "/v1/payments/pay_1/refunds"),
             ("POST", "/v1/reservations"),
