@@ -11,7 +11,6 @@ mod parcels;
 mod payments;
 mod reservations;
 mod session;
-mod stock_session;
 mod streams;
 mod tasks;
 mod till;
