@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderMap, Uri, header},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::time::Duration;
 
 /// What a request body may cost.
@@ -31,6 +31,11 @@ pub struct Json<T> {
 /// As [`Json`], where no body at all means `T`'s default (and `{}`).
 #[derive(Debug)]
 pub struct OptionalJson<T>(pub Json<T>);
+
+/// A body without members.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
 
 impl<S, T> FromRequest<S> for Json<T>
 where

@@ -3,10 +3,10 @@
 use super::{
     Api,
     conditions::Conditions,
-    extract::{OptionalJson, Params, invalid},
-    headers::IDEMPOTENT_REPLAYED,
+    extract::{Nothing, OptionalJson, Params, invalid},
     openapi::{self, ProblemResponse, ResolveHeaders},
     problem::{Code, Problem},
+    reply,
 };
 use crate::{
     cluster::{AskError, DeadEffect, DeadLetterStatus, EffectId, Page, ResolveError, Resolved, TaskState, TaskStatus},
@@ -16,11 +16,11 @@ use crate::{
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::{HeaderValue, Uri},
+    http::Uri,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 
@@ -204,11 +204,6 @@ pub async fn discard(
     answer(&id, "discarded", resolved)
 }
 
-/// A body without members, or none.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Nothing {}
-
 /// What the two changes have in common before they are made.
 fn resolving(
     api: &Api,
@@ -235,7 +230,7 @@ fn answer(id: &str, resolution: &str, resolved: Result<Resolved, ResolveError>) 
     })?;
     let mut response = Json(json!({"id": id, "resolution": resolution})).into_response();
     if resolved.replayed {
-        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        reply::mark_replayed(&mut response);
     }
     Ok(response)
 }

@@ -1,6 +1,6 @@
 //! `/v1/inventory`.
 
-use super::{history, invalid};
+use super::{history, invalid, shown};
 use crate::{
     cluster::{Consistency, Recorded},
     commerce::{
@@ -14,7 +14,7 @@ use crate::{
         extract::{Json, Params, entity_id, invalid as invalid_parameter},
         openapi::{self, ConsistencyParam, PageParams, ProblemResponse, WriteHeaders},
         problem::{Code, FieldError, Problem},
-        reply::{self, Read},
+        reply,
     },
 };
 use axum::{
@@ -217,15 +217,7 @@ pub async fn read(
     uri: Uri,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut params = Params::of(&uri)?;
-    let consistency = reply::consistency(&mut params)?;
-    params.finish()?;
-    let sku = entity_id("stock item", sku)?;
-    let found = api.cluster.entity::<Stock>(sku.as_str()).state(consistency).await?;
-    let view = StockView::of(&sku, &found.state, found.version);
-    let view = view.ok_or_else(|| Problem::not_found("stock item", &sku))?;
-    let read = Read { request: &request, consistency, version: found.version, applied_index: found.applied_index };
-    Ok(read.respond(&view))
+    shown::read::<Stock>(&api, sku, &uri, &request).await
 }
 
 /// A name for a SKU that may be new: here a bad one is a mistake in the request, not a miss.

@@ -9,6 +9,7 @@ pub mod orders;
 pub mod parcels;
 pub mod payments;
 pub mod reservations;
+mod shown;
 mod stream;
 
 use super::{

@@ -1,20 +1,23 @@
 //! `/v1/orders`.
 
-use super::{history, invalid, stream};
+use super::{
+    history, invalid,
+    shown::{self, Written, add_location},
+    stream,
+};
 use crate::{
     commerce::{
-        Order, OrderView, PlaceOrder,
+        Order, PlaceOrder,
         order::{Command, Rejection, Reply},
     },
     ingress::{
         Api, Draining,
         conditions::Conditions,
         extract::{Json, OptionalJson, Params, entity_id},
-        headers::{PREFERENCE_APPLIED, prefer_wait},
         identity,
         openapi::{self, ConsistencyParam, PageParams, PlaceHeaders, ProblemResponse, StreamHeaders, WriteHeaders},
         problem::{Code, Problem},
-        reply::{self, Read},
+        reply,
     },
 };
 use axum::{
@@ -25,14 +28,10 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use std::time::Duration;
-use tokio::time::Instant;
 
 const ROUTE: &str = "/v1/orders";
 /// The longest reason of a cancel, in characters.
 const REASON_CHARS_MAX: usize = 500;
-/// Between two tries to hear of an order whose owner cannot be reached just now.
-const OWNER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Body of `POST /v1/orders/{id}/cancel`.
 #[derive(Debug, Default, Deserialize)]
@@ -77,9 +76,7 @@ pub async fn place(
     let order = body.value.validate().map_err(invalid)?;
     let written = write(&api, &id, Command::Place(Box::new(order)), &conditions, &body.bytes).await?;
     let mut response = written.respond(&api, StatusCode::CREATED, &request).await;
-    if let Ok(location) = HeaderValue::from_str(&format!("{ROUTE}/{id}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    add_location(&mut response, ROUTE, &id);
     Ok(response)
 }
 
@@ -131,15 +128,7 @@ pub async fn read(
     uri: Uri,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut params = Params::of(&uri)?;
-    let consistency = reply::consistency(&mut params)?;
-    params.finish()?;
-    let id = entity_id("order", id)?;
-    let found = api.cluster.entity::<Order>(id.as_str()).state(consistency).await?;
-    let view = OrderView::of(&id, &found.state, found.version);
-    let view = view.ok_or_else(|| Problem::not_found("order", &id))?;
-    let read = Read { request: &request, consistency, version: found.version, applied_index: found.applied_index };
-    Ok(read.respond(&view))
+    shown::read::<Order>(&api, id, &uri, &request).await
 }
 
 /// What happened to an order, oldest first.
@@ -204,68 +193,21 @@ impl CancelOrder {
     }
 }
 
-/// An order after a write, before it is shown.
-pub(super) struct Written {
-    view: OrderView,
-    replayed: bool,
-}
-
 pub(super) async fn write(
     api: &Api,
     id: &str,
     command: Command,
     conditions: &Conditions,
     body: &[u8],
-) -> Result<Written, Problem> {
+) -> Result<Written<Order>, Problem> {
     let options = conditions.ask_options(body, &api.options);
     let asked = api.cluster.entity::<Order>(id).ask_with(command, options).await;
     let answer = asked.map_err(|error| Problem::of_ask(error, |reason| rejected(id, &reason)))?;
-    let view = match &answer.reply {
-        Reply::Order(state) => OrderView::of(id, state, answer.version),
+    let state = match &answer.reply {
+        Reply::Order(state) => Some(state.as_ref()),
         Reply::Ack => None,
     };
-    let view = view.ok_or_else(|| {
-        tracing::error!(%id, "an order answered a change without itself");
-        Problem::new(Code::Internal, "the order gave no answer")
-    })?;
-    Ok(Written { view, replayed: answer.replayed })
-}
-
-impl Written {
-    /// Waits, if the client prefers to, and answers.
-    pub(super) async fn respond(mut self, api: &Api, status: StatusCode, request: &HeaderMap) -> Response {
-        let wait = prefer_wait(request, api.options.prefer_wait_max);
-        if let Some(wait) = wait {
-            settle(api, &mut self.view, wait).await;
-        }
-        let mut response = reply::written(status, &self.view, self.view.version, self.replayed);
-        if let Some(wait) = wait
-            && let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
-        {
-            response.headers_mut().insert(PREFERENCE_APPLIED, applied);
-        }
-        response
-    }
-}
-
-/// Follows an order until it is settled, at most for `wait`. It is accepted whatever happens
-/// here, so trouble on the way is no error: the order is then shown as it was last seen.
-async fn settle(api: &Api, view: &mut OrderView, wait: Duration) {
-    let order = api.cluster.entity::<Order>(view.id.as_str());
-    let deadline = Instant::now() + wait;
-    while !view.is_settled() && Instant::now() < deadline {
-        match order.changed(view.version, deadline - Instant::now()).await {
-            Ok(found) => match OrderView::of(&view.id, &found.state, found.version) {
-                Some(newer) if newer.version > view.version => *view = newer,
-                // The time is up.
-                _ => return,
-            },
-            Err(error) => {
-                tracing::debug!(order = %view.id, %error, "cannot follow the order just now");
-                tokio::time::sleep(OWNER_PAUSE).await;
-            }
-        }
-    }
+    Written::new(id, state, answer.version, answer.replayed)
 }
 
 fn rejected(id: &str, reason: &Rejection) -> Problem {

@@ -3,35 +3,32 @@
 //! A payment of its own is created here and captured, voided and refunded by its clients. One that
 //! belongs to an order can be read, and everything else is the order's to do.
 
-use super::invalid;
+use super::{
+    invalid,
+    shown::{self, Written, add_location},
+};
 use crate::{
     commerce::{
-        CreatePayment, Payment, PaymentView,
+        CreatePayment, Payment,
         payment::{Action, Ask, Command, PartOfPayment, Rejection, Reply, VoidPayment},
     },
     ingress::{
         Api,
         conditions::Conditions,
         extract::{Json, OptionalJson, Params, entity_id},
-        headers::{PREFERENCE_APPLIED, prefer_wait},
         identity,
         openapi::{self, ConsistencyParam, CreatePaymentHeaders, PaymentHeaders, ProblemResponse},
         problem::{Code, Problem},
-        reply::{self, Read},
     },
 };
 use axum::{
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
 use serde_json::json;
-use std::time::Duration;
-use tokio::time::Instant;
 
 const ROUTE: &str = "/v1/payments";
-/// Between two tries to hear of a payment whose owner cannot be reached just now.
-const OWNER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Create a payment: its amount is held on the card, and taken at once if `capture` says so.
 ///
@@ -70,9 +67,7 @@ pub async fn create(
     let payment = body.value.validate(valid_ms).map_err(invalid)?;
     let written = write(&api, &id, payment, &conditions, &body.bytes).await?;
     let mut response = written.respond(&api, StatusCode::CREATED, &request).await;
-    if let Ok(location) = HeaderValue::from_str(&format!("{ROUTE}/{id}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    add_location(&mut response, ROUTE, &id);
     Ok(response)
 }
 
@@ -93,15 +88,7 @@ pub async fn read(
     uri: Uri,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut params = Params::of(&uri)?;
-    let consistency = reply::consistency(&mut params)?;
-    params.finish()?;
-    let id = entity_id("payment", id)?;
-    let found = api.cluster.entity::<Payment>(id.as_str()).state(consistency).await?;
-    let view = PaymentView::of(&id, &found.state, found.version);
-    let view = view.ok_or_else(|| Problem::not_found("payment", &id))?;
-    let read = Read { request: &request, consistency, version: found.version, applied_index: found.applied_index };
-    Ok(read.respond(&view))
+    shown::read::<Payment>(&api, id, &uri, &request).await
 }
 
 /// Take what was authorized, or a part of it: the rest is let go.
@@ -196,62 +183,21 @@ async fn change(
     Ok(written.respond(api, StatusCode::OK, request).await)
 }
 
-/// A payment after a write, before it is shown.
-struct Written {
-    view: PaymentView,
-    replayed: bool,
-}
-
-async fn write(api: &Api, id: &str, ask: Ask, conditions: &Conditions, body: &[u8]) -> Result<Written, Problem> {
+async fn write(
+    api: &Api,
+    id: &str,
+    ask: Ask,
+    conditions: &Conditions,
+    body: &[u8],
+) -> Result<Written<Payment>, Problem> {
     let options = conditions.ask_options(body, &api.options);
     let asked = api.cluster.entity::<Payment>(id).ask_with(Command::Ask(ask), options).await;
     let answer = asked.map_err(|error| Problem::of_ask(error, |reason| rejected(id, &reason)))?;
-    let view = match &answer.reply {
-        Reply::Payment(state) => PaymentView::of(id, state, answer.version),
+    let state = match &answer.reply {
+        Reply::Payment(state) => Some(state.as_ref()),
         Reply::Ack => None,
     };
-    let view = view.ok_or_else(|| {
-        tracing::error!(%id, "a payment answered a change without itself");
-        Problem::new(Code::Internal, "the payment gave no answer")
-    })?;
-    Ok(Written { view, replayed: answer.replayed })
-}
-
-impl Written {
-    /// Waits, if the client prefers to, and answers.
-    async fn respond(mut self, api: &Api, status: StatusCode, request: &HeaderMap) -> Response {
-        let wait = prefer_wait(request, api.options.prefer_wait_max);
-        if let Some(wait) = wait {
-            settle(api, &mut self.view, wait).await;
-        }
-        let mut response = reply::written(status, &self.view, self.view.version, self.replayed);
-        if let Some(wait) = wait
-            && let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
-        {
-            response.headers_mut().insert(PREFERENCE_APPLIED, applied);
-        }
-        response
-    }
-}
-
-/// Follows a payment until the gateway owes no answer, at most for `wait`. It is accepted whatever
-/// happens here, so trouble on the way is no error: it is then shown as it was last seen.
-async fn settle(api: &Api, view: &mut PaymentView, wait: Duration) {
-    let payment = api.cluster.entity::<Payment>(view.id.as_str());
-    let deadline = Instant::now() + wait;
-    while !view.is_settled() && Instant::now() < deadline {
-        match payment.changed(view.version, deadline - Instant::now()).await {
-            Ok(found) => match PaymentView::of(&view.id, &found.state, found.version) {
-                Some(newer) if newer.version > view.version => *view = newer,
-                // The time is up.
-                _ => return,
-            },
-            Err(error) => {
-                tracing::debug!(payment = %view.id, %error, "cannot follow the payment just now");
-                tokio::time::sleep(OWNER_PAUSE).await;
-            }
-        }
-    }
+    Written::new(id, state, answer.version, answer.replayed)
 }
 
 fn rejected(id: &str, reason: &Rejection) -> Problem {

@@ -3,7 +3,10 @@
 //! A reservation is made, committed and released by chains over its SKUs. Each answer waits for
 //! its chain, so that whoever was answered finds the stocks as the answer says.
 
-use super::invalid;
+use super::{
+    invalid,
+    shown::{self, OWNER_PAUSE, add_location, no_answer},
+};
 use crate::{
     cluster::{Answer, Consistency, EntityRef, Snapshot},
     commerce::{
@@ -15,33 +18,24 @@ use crate::{
     ingress::{
         Api,
         conditions::Conditions,
-        extract::{Json, OptionalJson, Params, entity_id},
+        extract::{Json, Nothing, OptionalJson, Params, entity_id},
         identity,
         openapi::{self, ConsistencyParam, ProblemResponse, WriteHeaders},
         problem::{Code, Problem},
-        reply::{self, Read},
+        reply,
     },
 };
 use axum::{
     extract::{Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
 use serde_json::json;
-use std::time::Duration;
 use tokio::time::Instant;
 
 const ROUTE: &str = "/v1/reservations";
-/// Between two tries to hear of a reservation whose owner cannot be reached just now.
-const OWNER_PAUSE: Duration = Duration::from_millis(50);
 /// A reservation is held or rejected by one of its first events.
 const FIRST_EVENTS: usize = 8;
-
-/// Body of commit and release: nothing.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Nothing {}
 
 /// Hold units of several SKUs for a time: all of them, or none.
 ///
@@ -90,9 +84,7 @@ pub async fn make(
             reply::written(StatusCode::CREATED, &view(&id, &held.state, held.version)?, held.version, answer.replayed)
         }
     };
-    if let Ok(location) = HeaderValue::from_str(&format!("{ROUTE}/{id}")) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    add_location(&mut response, ROUTE, &id);
     Ok(response)
 }
 
@@ -113,15 +105,7 @@ pub async fn read(
     uri: Uri,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut params = Params::of(&uri)?;
-    let consistency = reply::consistency(&mut params)?;
-    params.finish()?;
-    let id = entity_id("reservation", id)?;
-    let found = api.cluster.entity::<Reservation>(id.as_str()).state(consistency).await?;
-    let view = ReservationView::of(&id, &found.state, found.version);
-    let view = view.ok_or_else(|| Problem::not_found("reservation", &id))?;
-    let read = Read { request: &request, consistency, version: found.version, applied_index: found.applied_index };
-    Ok(read.respond(&view))
+    shown::read::<Reservation>(&api, id, &uri, &request).await
 }
 
 /// Take what is held: the units leave the stock.
@@ -208,7 +192,7 @@ async fn change(
     Params::none(uri)?;
     let id = entity_id("reservation", id)?;
     let Answer { reply, version, replayed, .. } = write(api, &id, command, conditions, body).await?;
-    let Reply::Reservation(state) = reply else { return Err(no_answer(&id)) };
+    let Reply::Reservation(state) = reply else { return Err(no_answer::<Reservation>(&id)) };
     let entity = api.cluster.entity::<Reservation>(id.as_str());
     // What is under way ends by itself: this is durable even if its end is not seen here.
     let ended = match state.is_settled() {
@@ -254,7 +238,7 @@ async fn first_outcome(
             return Ok(Snapshot { state, version: recorded.sequence, ..found });
         }
     }
-    Err(no_answer(entity.id()))
+    Err(no_answer::<Reservation>(entity.id()))
 }
 
 /// Follows a reservation from a version at which it is not `done` until it is, at most for the time
@@ -280,12 +264,7 @@ async fn follow(
 }
 
 fn view(id: &str, state: &reservation::State, version: u64) -> Result<ReservationView, Problem> {
-    ReservationView::of(id, state, version).ok_or_else(|| no_answer(id))
-}
-
-fn no_answer(id: &str) -> Problem {
-    tracing::error!(%id, "a reservation answered a change without itself");
-    Problem::new(Code::Internal, "the reservation gave no answer")
+    ReservationView::of(id, state, version).ok_or_else(|| no_answer::<Reservation>(id))
 }
 
 fn out_of_stock(Refused { sku, refusal }: &Refused) -> Problem {

@@ -1,0 +1,146 @@
+//! How the shop's entities are shown: read by their id, answered after a change, followed for a
+//! client that prefers to wait.
+
+use crate::{
+    commerce::{Order, OrderView, Payment, PaymentView, Reservation, ReservationView, Stock, StockView},
+    entity::Entity,
+    ingress::{
+        Api,
+        extract::{Params, entity_id},
+        headers::{PREFERENCE_APPLIED, prefer_wait},
+        problem::{Code, Problem},
+        reply::{self, Read},
+    },
+};
+use axum::{
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::Response,
+};
+use serde::Serialize;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two tries to hear of an entity whose owner cannot be reached just now.
+pub(super) const OWNER_PAUSE: Duration = Duration::from_millis(50);
+
+/// An entity that clients see.
+pub(super) trait Shown: Entity {
+    type View: Serialize + Send;
+    /// What people call it.
+    const NAMED: &'static str;
+
+    /// What is shown of a state; nothing if there is no such entity.
+    fn view(id: &str, state: &Self::State, version: u64) -> Option<Self::View>;
+}
+
+/// An entity that goes on by itself, so that clients may wait for where it gets.
+pub(super) trait Awaited: Shown {
+    /// Nothing happens to it any more by itself.
+    fn is_settled(view: &Self::View) -> bool;
+}
+
+macro_rules! shown {
+    ($entity:ty, $view:ty, $named:literal) => {
+        impl Shown for $entity {
+            type View = $view;
+            const NAMED: &'static str = $named;
+
+            fn view(id: &str, state: &Self::State, version: u64) -> Option<$view> {
+                <$view>::of(id, state, version)
+            }
+        }
+    };
+}
+
+shown!(Order, OrderView, "order");
+shown!(Payment, PaymentView, "payment");
+shown!(Reservation, ReservationView, "reservation");
+shown!(Stock, StockView, "stock item");
+
+impl Awaited for Order {
+    fn is_settled(view: &OrderView) -> bool {
+        view.is_settled()
+    }
+}
+
+impl Awaited for Payment {
+    fn is_settled(view: &PaymentView) -> bool {
+        view.is_settled()
+    }
+}
+
+/// Answers a GET of one entity.
+pub(super) async fn read<E: Shown>(api: &Api, id: String, uri: &Uri, request: &HeaderMap) -> Result<Response, Problem> {
+    let mut params = Params::of(uri)?;
+    let consistency = reply::consistency(&mut params)?;
+    params.finish()?;
+    let id = entity_id(E::NAMED, id)?;
+    let found = api.cluster.entity::<E>(id.as_str()).state(consistency).await?;
+    let view = E::view(&id, &found.state, found.version).ok_or_else(|| Problem::not_found(E::NAMED, &id))?;
+    let read = Read { request, consistency, version: found.version, applied_index: found.applied_index };
+    Ok(read.respond(&view))
+}
+
+/// 500: an entity answered a change without showing itself.
+pub(super) fn no_answer<E: Shown>(id: &str) -> Problem {
+    tracing::error!(entity = E::NAMED, %id, "an entity answered a change without itself");
+    Problem::new(Code::Internal, format!("the {} gave no answer", E::NAMED))
+}
+
+/// Tells where what was made is found.
+pub(super) fn add_location(response: &mut Response, route: &str, id: &str) {
+    if let Ok(location) = HeaderValue::from_str(&format!("{route}/{id}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+}
+
+/// An entity after a write, before it is shown.
+pub(super) struct Written<E: Awaited> {
+    id: String,
+    view: E::View,
+    version: u64,
+    replayed: bool,
+}
+
+impl<E: Awaited> Written<E> {
+    /// `state` is what the entity answered; it must have.
+    pub fn new(id: &str, state: Option<&E::State>, version: u64, replayed: bool) -> Result<Self, Problem> {
+        let view = state.and_then(|state| E::view(id, state, version)).ok_or_else(|| no_answer::<E>(id))?;
+        Ok(Self { id: id.to_owned(), view, version, replayed })
+    }
+
+    /// Waits, if the client prefers to, and answers.
+    pub async fn respond(mut self, api: &Api, status: StatusCode, request: &HeaderMap) -> Response {
+        let wait = prefer_wait(request, api.options.prefer_wait_max);
+        if let Some(wait) = wait {
+            self.settle(api, wait).await;
+        }
+        let mut response = reply::written(status, &self.view, self.version, self.replayed);
+        if let Some(wait) = wait
+            && let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
+        {
+            response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+        }
+        response
+    }
+
+    /// Follows the entity until it is settled, at most for `wait`. The write is accepted whatever
+    /// happens here, so trouble on the way is no error: it is then shown as it was last seen.
+    async fn settle(&mut self, api: &Api, wait: Duration) {
+        let entity = api.cluster.entity::<E>(self.id.as_str());
+        let deadline = Instant::now() + wait;
+        while !E::is_settled(&self.view) && Instant::now() < deadline {
+            match entity.changed(self.version, deadline - Instant::now()).await {
+                Ok(found) => match E::view(&self.id, &found.state, found.version) {
+                    Some(newer) if found.version > self.version => (self.view, self.version) = (newer, found.version),
+                    // The time is up.
+                    _ => return,
+                },
+                Err(error) => {
+                    tracing::debug!(entity = E::NAMED, id = %self.id, %error, "cannot be followed just now");
+                    tokio::time::sleep(OWNER_PAUSE).await;
+                }
+            }
+        }
+    }
+}
