@@ -86,13 +86,12 @@ impl Work {
         let Some(output) = self.write(inputs, range.start == 0, closing)? else { return Ok(false) };
         // The blocks of the output before the list that names them, that list before the inputs go.
         self.sync()?;
-        self.store.change(|lists, _| {
-            let Some(now) = lists.get(&partition) else { return };
-            let is_input = |run: &Arc<Run>| inputs.iter().any(|input| input.entry.id == run.entry.id);
-            let (older, newer) = (&list[..range.start], now.iter().skip(range.end));
-            debug_assert!(now[range.clone()].iter().all(is_input), "only this thread takes runs out of a list");
-            let output = output.clone();
-            lists.insert(partition, Arc::new(older.iter().chain(output.as_ref()).chain(newer).cloned().collect()));
+        self.store.replace(0, || {
+            let now = self.store.list(partition);
+            // Only this thread takes runs out of a list: new ones have come behind the inputs at most.
+            debug_assert!(now[range.clone()].iter().zip(inputs).all(|(run, input)| run.entry.id == input.entry.id));
+            let (older, newer) = (&now[..range.start], &now[range.end..]);
+            vec![(partition, Arc::new(older.iter().chain(&output).chain(newer).cloned().collect()))]
         })?;
         self.sync()?;
         for input in inputs {

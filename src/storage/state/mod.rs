@@ -129,12 +129,12 @@ impl StateStore {
             let run = written.and_then(|()| writer.finish()).map_err(|e| failed("a run of state", e))?;
             fresh.push((partition, run));
         }
-        self.change(|lists, root| {
-            root.epoch += 1;
-            for (partition, run) in fresh {
-                let list = lists.get(&partition).map_or_else(Vec::new, |list| list.to_vec());
-                lists.insert(partition, Arc::new(list.into_iter().chain(run.map(Arc::new)).collect()));
-            }
+        self.replace(1, || {
+            let grown = fresh.into_iter().map(|(partition, run)| {
+                let runs = self.list(partition).iter().cloned().chain(run.map(Arc::new)).collect();
+                (partition, Arc::new(runs))
+            });
+            grown.collect()
         })
     }
 
@@ -176,26 +176,24 @@ impl StateStore {
         Ok(Merge::new(cursors.collect::<Result<_, _>>()?))
     }
 
-    /// Changes lists in memory and in sled, in one batch.
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<Partition, List>, &mut Root)) -> Result<(), Error> {
+    /// Replaces lists in memory and in sled, in one batch, and counts `writes`. No list changes while
+    /// the closure looks at them.
+    fn replace(&self, writes: u64, lists: impl FnOnce() -> Vec<(Partition, List)>) -> Result<(), Error> {
         let mut root = self.0.root.lock();
-        let old = self.0.lists.read().clone();
-        let (mut new, mut new_root) = (old.clone(), *root);
-        change(&mut new, &mut new_root);
+        let lists = lists();
+        let mut new_root = *root;
+        new_root.epoch += writes;
+        let encode = |list: &List| encode_list(list.iter().map(|run| run.entry));
         let mut batch = Batch::default();
-        for (partition, list) in &new {
-            let before = old.get(partition);
-            if before.is_some_and(|before| Arc::ptr_eq(before, list)) {
-                continue;
-            }
-            let encode = |list: &List| encode_list(list.iter().map(|run| run.entry));
-            let bytes = encode(list);
-            new_root.replace(*partition, before.map(encode).as_deref(), Some(&bytes));
-            batch.insert(&list_key(*partition), bytes);
+        for (partition, list) in &lists {
+            let old = self.0.lists.read().get(partition).map(encode);
+            let new = encode(list);
+            new_root.replace(*partition, old.as_deref(), Some(&new));
+            batch.insert(&list_key(*partition), new);
         }
         batch.insert(manifest::ROOT, new_root.encode());
         self.0.tree.apply_batch(batch).map_err(|e| failed("a batch of state", e))?;
-        *self.0.lists.write() = new;
+        self.0.lists.write().extend(lists);
         *root = new_root;
         Ok(())
     }
