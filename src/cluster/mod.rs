@@ -17,7 +17,7 @@ pub use crate::shard::{
     DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError, TaskQueue,
     TaskState, TaskStatus,
 };
-pub use builder::{Builder, StartError};
+pub use builder::{Builder, StartError, Surroundings};
 pub use entity_ref::EntityRef;
 pub use handle::Cluster;
 pub use inspection::{Page, ResolveError, Resolved};
