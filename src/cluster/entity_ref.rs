@@ -122,7 +122,7 @@ impl<E: Entity> EntityRef<E> {
         key.map_err(|e| Unavailable::Invalid { detail: e.to_string() })
     }
 
-    async fn snapshot(
+    pub(super) async fn snapshot(
         &self,
         router: &Router,
         stored: StoredState,

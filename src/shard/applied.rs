@@ -5,7 +5,7 @@
 
 use super::{
     entry::{Change, Item, KeyedAnswer, Outcome},
-    keys,
+    keys, lists,
     overlay::Overlay,
     registry::{Registry, State},
     request::{Cause, StoredEvent},
@@ -135,7 +135,10 @@ pub struct AppliedState {
     pub letters: BTreeSet<u64>,
     /// When the next timer is due. May be too early after a cancellation, never too late.
     pub next_timer_at_ms: Option<u64>,
-    registry: Arc<Registry>,
+    /// In which versions the rows of lists are kept; written with a checkpoint if they changed.
+    pub(super) lists: lists::Versions,
+    pub(super) lists_changed: bool,
+    pub(super) registry: Arc<Registry>,
     entities: HashMap<EntityKey, Entity>,
     received: HashMap<GroupId, Received>,
 }
@@ -155,6 +158,8 @@ impl AppliedState {
             outbox: BTreeMap::new(),
             letters: BTreeSet::new(),
             next_timer_at_ms: None,
+            lists: lists::Versions::new(),
+            lists_changed: false,
             entities: HashMap::new(),
             received: HashMap::new(),
         };
@@ -162,6 +167,7 @@ impl AppliedState {
         state.load_letters()?;
         state.load_received()?;
         state.refresh_next_timer()?;
+        state.open_lists()?;
         Ok(state)
     }
 
@@ -271,22 +277,29 @@ impl AppliedState {
             let record = EventRecord { at_ms: change.at_ms, event: event.clone() };
             self.overlay.put(keys::history(&change.key, version), encode(&record)?);
         }
-        if let Some(entity) = self.entities.get_mut(&change.key) {
-            for event in &change.events {
-                let folded = match (&entity_type, &mut entity.state) {
-                    (Some(entity_type), Some(state)) => {
-                        catch_unwind(AssertUnwindSafe(|| entity_type.evolve(state, event)))
-                    }
-                    _ => break,
-                };
-                if !matches!(folded, Ok(Ok(()))) {
-                    tracing::error!(entity = %change.key, version, "an event cannot be folded; the entity is closed");
-                    entity.state = None;
-                }
+        let Some(entity) = self.entities.get_mut(&change.key) else { return Ok(version) };
+        let rows = |entity: &Entity| match (&entity_type, &entity.state) {
+            (Some(entity_type), Some(state)) => Some(lists::of(entity_type, &change.key, entity.version, state)),
+            _ => None,
+        };
+        let before = rows(entity);
+        for event in &change.events {
+            let folded = match (&entity_type, &mut entity.state) {
+                (Some(entity_type), Some(state)) => catch_unwind(AssertUnwindSafe(|| entity_type.evolve(state, event))),
+                _ => break,
+            };
+            if !matches!(folded, Ok(Ok(()))) {
+                tracing::error!(entity = %change.key, version, "an event cannot be folded; the entity is closed");
+                entity.state = None;
             }
-            entity.version = version;
-            entity.at_ms = entity.at_ms.max(change.at_ms);
-            entity.dirty = true;
+        }
+        entity.version = version;
+        entity.at_ms = entity.at_ms.max(change.at_ms);
+        entity.dirty = true;
+        match (before, rows(entity)) {
+            _ if change.events.is_empty() => {}
+            (Some(before), Some(after)) => self.move_rows(&change.key, &before, &after),
+            _ => self.rows_are_lost(&change.key.entity_type),
         }
         Ok(version)
     }
@@ -451,6 +464,18 @@ impl AppliedState {
         }
     }
 
+    /// Shows an entity as applied, without keeping it in the cache if it is not there.
+    pub(super) fn with_entity<R>(
+        &self,
+        key: &EntityKey,
+        show: impl FnOnce(&Entity) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        match self.entities.get(key) {
+            Some(entity) => show(entity),
+            None => show(&self.load_entity(key)?),
+        }
+    }
+
     fn load_entity(&self, key: &EntityKey) -> Result<Entity, Error> {
         let record: Option<EntityRecord> =
             self.overlay.get(&keys::entity(key))?.map(|bytes| decode(&bytes)).transpose()?;
@@ -545,6 +570,9 @@ impl AppliedState {
         for (key, record) in records {
             self.overlay.put(key, record);
         }
+        if std::mem::take(&mut self.lists_changed) {
+            self.overlay.put(keys::LISTS.to_vec(), encode(&self.lists)?);
+        }
         self.overlay.put(keys::META.to_vec(), encode(&self.meta)?);
         Ok(())
     }
@@ -568,6 +596,6 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     codec::decode("applied state", bytes).map_err(corrupt)
 }
 
-fn corrupt(error: codec::Error) -> Error {
+pub(super) fn corrupt(error: codec::Error) -> Error {
     Error::Corrupt { place: "applied state".into(), detail: error.to_string() }
 }

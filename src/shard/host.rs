@@ -122,11 +122,11 @@ impl ShardHost {
         self.group.lag()
     }
 
-    fn shard(&self) -> ShardId {
+    pub(super) fn shard(&self) -> ShardId {
         ShardId(self.group.id().0)
     }
 
-    fn not_owner(&self) -> Option<NodeId> {
+    pub(super) fn not_owner(&self) -> Option<NodeId> {
         let leadership = self.leadership();
         leadership.leader.filter(|_| !leadership.is_me)
     }
@@ -224,10 +224,16 @@ impl ShardHost {
         }
     }
 
+    /// Whether this replica is fresh enough: any is for a local read.
+    pub(super) async fn may_answer(&self, consistency: Consistency) -> bool {
+        match consistency {
+            Consistency::Local => true,
+            Consistency::Linearizable => self.is_serving() && self.barrier.pass(&self.group).await,
+        }
+    }
+
     pub async fn query(&self, request: QueryRequest) -> QueryReply {
-        if request.consistency == Consistency::Linearizable
-            && !(self.is_serving() && self.barrier.pass(&self.group).await)
-        {
+        if !self.may_answer(request.consistency).await {
             return QueryReply::NotOwner { hint: self.not_owner() };
         }
         let answer = match request.query {

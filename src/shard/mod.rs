@@ -22,6 +22,7 @@ mod gate;
 mod host;
 mod inspection;
 mod keys;
+mod lists;
 mod machine;
 mod options;
 mod outbox;
@@ -42,6 +43,7 @@ pub use host::{Parts, ShardHost};
 pub use inspection::{
     Answer, Ask, DeadEffect, DeadLetterStatus, PAGE_MAX, Resolution, ShardRequest, TaskState, TaskStatus,
 };
+pub use lists::{ENTRIES_MAX, ListEntry, ListPart, ListQuery, ListRequest};
 pub use machine::ShardMachine;
 pub use options::Options;
 pub use registry::{Registry, TaskContext, TaskError, typed_handler};

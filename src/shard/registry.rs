@@ -2,8 +2,8 @@
 
 use super::task_queue::TaskQueue;
 use crate::entity::{
-    Context, Decision, Effect, Entity, TaskOutcome, Versioned, codec, decode_command, decode_event, decode_payload,
-    encode_command, encode_event, encode_payload,
+    Context, Decision, Effect, Entity, Row, TaskOutcome, Versioned, codec, decode_command, decode_event,
+    decode_payload, encode_command, encode_event, encode_payload,
 };
 use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
@@ -31,6 +31,11 @@ pub trait EntityType: Send + Sync + 'static {
     fn decide(&self, state: &mut State, command: &Versioned, context: &Context<'_>) -> Result<Decided, codec::Error>;
     fn task_finished(&self, outcome: TaskOutcome) -> Result<Option<Versioned>, codec::Error>;
     fn state_json(&self, stored: &Versioned) -> Result<serde_json::Value, codec::Error>;
+    /// 0 for a type without lists.
+    fn lists_version(&self) -> u16;
+    fn rows(&self, state: &State) -> Result<Vec<Row>, codec::Error>;
+    /// As `save`, of what a list carries of the state.
+    fn save_listed(&self, state: &State) -> Result<Versioned, codec::Error>;
 }
 
 struct Typed<E>(PhantomData<fn() -> E>);
@@ -104,6 +109,19 @@ impl<E: Entity> EntityType for Typed<E> {
         let json = serde_json::to_value(&state);
         json.map_err(|e| codec::Error::Malformed { what: "state", detail: e.to_string() })
     }
+
+    fn lists_version(&self) -> u16 {
+        E::LISTS_VERSION
+    }
+
+    fn rows(&self, state: &State) -> Result<Vec<Row>, codec::Error> {
+        Ok(E::rows(self.state(state)?))
+    }
+
+    fn save_listed(&self, state: &State) -> Result<Versioned, codec::Error> {
+        let listed = E::listed(self.state(state)?);
+        Ok(Versioned { version: E::STATE_VERSION, bytes: codec::encode_state(&*listed)? })
+    }
 }
 
 /// What a task handler is told about its attempt.
@@ -155,6 +173,10 @@ impl Registry {
 
     pub fn entity_type(&self, name: &str) -> Option<&Arc<dyn EntityType>> {
         self.types.get(name)
+    }
+
+    pub fn entity_types(&self) -> impl Iterator<Item = &Arc<dyn EntityType>> {
+        self.types.values()
     }
 
     pub fn handler(&self, name: &str) -> Option<&TaskHandler> {

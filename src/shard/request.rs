@@ -108,6 +108,13 @@ pub struct StoredState {
     pub applied_index: u64,
 }
 
+impl StoredState {
+    /// What it weighs in an answer.
+    pub fn bytes(&self) -> usize {
+        self.state.as_ref().map_or(0, |state| state.bytes.len())
+    }
+}
+
 /// One event of a history, encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredEvent {

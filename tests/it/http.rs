@@ -5,6 +5,7 @@ mod bad_input;
 mod gateway;
 mod idempotency;
 mod inventory;
+mod lists;
 mod operations;
 mod orders;
 mod parcels;

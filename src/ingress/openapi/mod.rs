@@ -42,6 +42,7 @@ use utoipa::OpenApi;
     ),
     paths(
         shop::orders::place, shop::orders::read, shop::orders::cancel, shop::orders::events,
+        shop::lists::orders, shop::lists::inventory,
         shop::parcels::fulfill, shop::parcels::take_back,
         shop::payments::create, shop::payments::read, shop::payments::capture, shop::payments::void,
         shop::payments::refund,
@@ -274,6 +275,17 @@ mod tests {
         let described = described()["components"]["schemas"]["Order"]["properties"]["status"]["enum"].clone();
         let known: Vec<_> = crate::commerce::order::Status::ALL.iter().map(|status| status.name()).collect();
         assert_eq!(described, serde_json::json!(known));
+    }
+
+    #[test]
+    fn every_status_that_orders_are_listed_by_is_described() {
+        let document = described();
+        let parameters = document["paths"]["/v1/orders"]["get"]["parameters"].as_array().expect("parameters").clone();
+        let status = parameters.iter().find(|parameter| parameter["name"] == "status").expect("described");
+        let described = serde_json::to_string(&status["schema"]).expect("JSON");
+        for known in crate::commerce::order::Status::ALL {
+            assert!(described.contains(&format!("\"{known}\"")), "{known}: {described}");
+        }
     }
 
     #[test]

@@ -116,6 +116,23 @@ pub struct PageParams {
 }
 
 #[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OrderFilters {
+    /// Only the orders of this customer.
+    #[param(min_length = 1, max_length = 128, example = "cus_1")]
+    customer_id: Option<String>,
+    /// Only orders that are this now.
+    #[param(inline)]
+    status: Option<OrderStatus>,
+    /// Only orders that were placed at this time or later.
+    #[param(format = DateTime, example = "2026-11-23T00:00:00Z")]
+    created_after: Option<String>,
+    /// Only orders that were placed before this time.
+    #[param(format = DateTime, example = "2026-11-24T00:00:00Z")]
+    created_before: Option<String>,
+}
+
+#[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct StreamHeaders {
     /// `text/event-stream` for the events as they happen.
@@ -163,7 +180,7 @@ pub struct PlaceOrder {
     /// Wait for stock where there is none, as far as the SKU's `backorder_limit` allows.
     #[schema(default = false)]
     backorder: Option<bool>,
-    /// At most 20 members.
+    /// At most 20 members, and 16 KiB of keys and values.
     metadata: Option<BTreeMap<String, String>>,
 }
 

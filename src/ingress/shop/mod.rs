@@ -5,6 +5,7 @@
 
 mod history;
 pub mod inventory;
+pub mod lists;
 pub mod orders;
 pub mod parcels;
 pub mod payments;
@@ -54,7 +55,7 @@ pub fn register_configured(builder: Builder, options: &gateway::Options) -> Resu
 
 pub fn routes() -> Router<Api> {
     Router::new()
-        .route("/v1/orders", post(orders::place))
+        .route("/v1/orders", post(orders::place).get(lists::orders))
         .route("/v1/orders/{id}", get(orders::read))
         .route("/v1/orders/{id}/cancel", post(orders::cancel))
         .route("/v1/orders/{id}/events", get(orders::events))
@@ -65,6 +66,7 @@ pub fn routes() -> Router<Api> {
         .route("/v1/payments/{id}/capture", post(payments::capture))
         .route("/v1/payments/{id}/void", post(payments::void))
         .route("/v1/payments/{id}/refunds", post(payments::refund))
+        .route("/v1/inventory", get(lists::inventory))
         .route("/v1/inventory/{sku}", put(inventory::put).get(inventory::read))
         .route("/v1/inventory/{sku}/adjustments", post(inventory::adjust).get(inventory::adjustments))
         .route("/v1/reservations", post(reservations::make))

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     commerce::{
-        Order, PlaceOrder,
+        CancelOrder, Order, PlaceOrder,
         order::{Command, Rejection, Reply},
     },
     ingress::{
@@ -26,21 +26,9 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
 use serde_json::json;
 
 const ROUTE: &str = "/v1/orders";
-/// The longest reason of a cancel, in characters.
-const REASON_CHARS_MAX: usize = 500;
-
-/// Body of `POST /v1/orders/{id}/cancel`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CancelOrder {
-    #[serde(default)]
-    reason: Option<String>,
-}
-
 /// Place an order.
 ///
 /// Answers once the order is durable on a quorum; with `Prefer: wait=5`, once it is settled, or
@@ -106,8 +94,8 @@ pub async fn cancel(
 ) -> Result<Response, Problem> {
     Params::none(&uri)?;
     let id = entity_id("order", id)?;
-    let reason = body.value.reason()?;
-    let written = write(&api, &id, Command::Cancel { reason }, &conditions, &body.bytes).await?;
+    let command = body.value.validate().map_err(invalid)?;
+    let written = write(&api, &id, command, &conditions, &body.bytes).await?;
     Ok(written.respond(&api, StatusCode::OK, &request).await)
 }
 
@@ -181,18 +169,6 @@ async fn page_of_events(api: &Api, id: String, uri: &Uri) -> Result<history::Pag
     asked.page(&id, events)
 }
 
-impl CancelOrder {
-    fn reason(self) -> Result<String, Problem> {
-        let Some(reason) = self.reason else { return Ok("requested".to_owned()) };
-        let chars = reason.chars().count();
-        if (1..=REASON_CHARS_MAX).contains(&chars) && !reason.chars().any(char::is_control) {
-            return Ok(reason);
-        }
-        let detail = format!("must have 1 to {REASON_CHARS_MAX} characters, none of them control characters");
-        Err(Problem::field(Code::ValidationFailed, "reason", detail))
-    }
-}
-
 pub(super) async fn write(
     api: &Api,
     id: &str,
@@ -249,15 +225,5 @@ mod tests {
             (&json!("fulfilled"), &json!(["partially_returned", "returned"]))
         );
         assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("fulfilled")));
-    }
-
-    #[test]
-    fn a_reason_is_optional_and_bounded() {
-        let reason = |text: Option<&str>| CancelOrder { reason: text.map(str::to_owned) }.reason();
-        assert_eq!(reason(None).expect("optional"), "requested");
-        assert_eq!(reason(Some("late")).expect("fine"), "late");
-        for bad in ["", "a\nb", &"x".repeat(REASON_CHARS_MAX + 1)] {
-            assert_eq!(reason(Some(bad)).expect_err("refused").errors[0].field, "reason", "{bad:?}");
-        }
     }
 }
