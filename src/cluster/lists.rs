@@ -13,10 +13,10 @@ use super::{
     entity_ref::EntityRef,
     handle::Cluster,
     inspection::{OWNERS_ASKED, Page},
-    types::{Consistency, Place, Unavailable},
+    types::{Consistency, Unavailable},
 };
 use crate::{
-    entity::Entity,
+    entity::{Entity, Place},
     shard::{ENTRIES_MAX, ListEntry, ListPart, ListQuery, ListRequest, Router},
     storage::GroupId,
 };

@@ -14,6 +14,7 @@ mod node;
 mod status;
 mod types;
 
+pub use crate::entity::Place;
 pub use crate::shard::{
     DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError, TaskQueue,
     TaskState, TaskStatus,

@@ -73,14 +73,6 @@ pub struct Snapshot<S> {
     pub applied_index: u64,
 }
 
-/// A place in a list. It stays one when the entity that stood there is there no more.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place {
-    /// As the entity's [`Row`](crate::entity::Row) says.
-    pub order: u64,
-    pub id: String,
-}
-
 /// One event of an entity's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded<E> {

@@ -1,5 +1,6 @@
 //! Lists: how an entity is found by something else than its id.
 
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// One place of an entity in one list of its type: the list, of which there is one for each value
@@ -13,6 +14,14 @@ pub struct Row {
     /// Sorts the list, the lowest first; entities with the same number are sorted by their ids. If
     /// two lists are to be asked for together, an entity has the same number in both.
     pub order: u64,
+}
+
+/// A place in a list. It stays one when the entity that stood there is there no more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// As the entity's [`Row`] says.
+    pub order: u64,
+    pub id: String,
 }
 
 impl Row {

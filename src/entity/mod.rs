@@ -23,7 +23,7 @@ pub use codec::Versioned;
 pub use decision::{Context, Decision};
 pub use effect::Effect;
 pub use key::{EntityKey, InvalidId, ShardId};
-pub use list::{Row, newest_first};
+pub use list::{Place, Row, newest_first};
 pub use task::{Retry, Task, TaskOutcome, TimedTask, decode_payload, encode_payload};
 
 use serde::{Serialize, de::DeserializeOwned};

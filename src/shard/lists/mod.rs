@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     catalog::NodeId,
-    cluster::{Consistency, Place, Unavailable},
-    entity::{ShardId, codec},
+    cluster::{Consistency, Unavailable},
+    entity::{Place, ShardId, codec},
     replication::Service,
     storage::{Error, GroupId},
 };

@@ -3,8 +3,7 @@
 
 use super::{ListEntry, ListPart, ListQuery, Room};
 use crate::{
-    cluster::Place,
-    entity::{EntityKey, Row, Versioned},
+    entity::{EntityKey, Place, Row, Versioned},
     shard::{
         applied::{AppliedState, corrupt, decode, encode},
         keys,
