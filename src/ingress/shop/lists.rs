@@ -1,10 +1,10 @@
 //! Lists: `GET /v1/orders` and `GET /v1/inventory`. An entry is what a GET of the one shows.
 
-use super::shown::Shown;
+use super::shown;
 use crate::{
     cluster::{Consistency, Listing, Page, Place, Unavailable},
     commerce::{
-        Order, Stock,
+        Order, OrderView, Stock, StockView,
         order::{CUSTOMER_ID_CHARS_MAX, Status, lists},
         stock,
         time::parse_rfc3339,
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 use axum::{Json, extract::State, http::Uri};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::ops::RangeInclusive;
 
 const LIMIT_DEFAULT: u64 = 20;
@@ -38,7 +38,7 @@ const LIMIT_DEFAULT: u64 = 20;
         (status = 503, response = ProblemResponse),
     )
 )]
-pub async fn orders(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Problem> {
+pub async fn orders(State(api): State<Api>, uri: Uri) -> Result<Json<PageView<OrderView>>, Problem> {
     let mut params = Params::of(&uri)?;
     let asked = Asked::of(&mut params)?;
     let customer = customer(&mut params)?;
@@ -70,7 +70,7 @@ pub async fn orders(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Pro
         (status = 503, response = ProblemResponse),
     )
 )]
-pub async fn inventory(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Problem> {
+pub async fn inventory(State(api): State<Api>, uri: Uri) -> Result<Json<PageView<StockView>>, Problem> {
     let mut params = Params::of(&uri)?;
     let asked = Asked::of(&mut params)?;
     params.finish()?;
@@ -81,6 +81,13 @@ pub async fn inventory(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, 
         None => None,
     };
     page::<Stock>(&api, &asked, Listing::of(stock::LIST, "").after(after)).await
+}
+
+/// A page as it is sent.
+#[derive(Serialize)]
+pub struct PageView<V> {
+    data: Vec<V>,
+    has_more: bool,
 }
 
 /// What every list is asked with.
@@ -155,7 +162,7 @@ fn no_place(id: &str, named: &str) -> Problem {
     invalid("starting_after", format!("`{shown}` is no {named} of this list; send the last one seen"))
 }
 
-async fn page<E: Shown>(api: &Api, asked: &Asked, listing: Listing) -> Result<Json<Value>, Problem> {
+async fn page<E: shown::Shown>(api: &Api, asked: &Asked, listing: Listing) -> Result<Json<PageView<E::View>>, Problem> {
     let listing = listing.limit(asked.limit).consistency(asked.consistency);
     let found = api.cluster.list::<E>(&listing).await.map_err(|error| unavailable(error, asked.consistency))?;
     let Page { data, has_more } = found;
@@ -166,8 +173,7 @@ async fn page<E: Shown>(api: &Api, asked: &Asked, listing: Listing) -> Result<Js
             Problem::new(Code::Internal, format!("the list holds a {} that cannot be shown", E::NAMED))
         })
     });
-    let views = views.collect::<Result<Vec<_>, _>>()?;
-    Ok(Json(json!({"data": views, "has_more": has_more})))
+    Ok(Json(PageView { data: views.collect::<Result<_, _>>()?, has_more }))
 }
 
 /// A list needs every shard; who may do with an older one is told how to get it.
