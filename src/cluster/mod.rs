@@ -11,11 +11,13 @@ mod inspection;
 mod leadership;
 mod node;
 mod status;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use crate::shard::{
-    DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError, TaskQueue,
-    TaskState, TaskStatus,
+    Clock, ClockHand, DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError,
+    TaskQueue, TaskState, TaskStatus,
 };
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;
