@@ -9,7 +9,7 @@ use crate::{
     catalog::{Catalog, NodeId},
     entity::Entity,
     membership,
-    shard::{Registry, TaskContext, TaskError, TaskQueue, typed_handler},
+    shard::{Clock, Registry, TaskContext, TaskError, TaskQueue, typed_handler},
     storage::{MemoryStorage, SledStorage, Storage},
     telemetry, transport,
 };
@@ -33,6 +33,7 @@ pub struct Builder {
     registry: Registry,
     kind: Kind,
     changes: Vec<Change>,
+    clock: Clock,
 }
 
 /// A change of a node's configuration.
@@ -64,7 +65,7 @@ impl Builder {
     fn of(kind: Kind) -> Self {
         let mut registry = Registry::default();
         registry.add_entity::<Catalog>();
-        Self { registry, kind, changes: Vec::new() }
+        Self { registry, kind, changes: Vec::new(), clock: Clock::default() }
     }
 
     pub(super) fn for_node(config: Config) -> Self {
@@ -111,6 +112,12 @@ impl Builder {
         self
     }
 
+    /// Sets the clock that owners go by, for tests of what takes a day: see [`Clock::movable`].
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
     /// Starts. A networked node returns as soon as it runs, which may be before it has joined:
     /// see [`Cluster::ready`]. An in-process cluster returns when it is ready.
     pub async fn start(self) -> Result<Cluster, StartError> {
@@ -119,19 +126,19 @@ impl Builder {
             queue.validate(name).map_err(|e| StartError::Config(e.to_string()))?;
         }
         let registry = Arc::new(self.registry);
-        let changes = self.changes;
+        let (changes, clock) = (self.changes, self.clock);
         let change = |config: &mut Config| changes.iter().for_each(|change| change(config));
         match self.kind {
             Kind::Networked(mut config) => {
                 change(&mut config);
-                let engines = networked(&config)?;
+                let engines = networked(&config, clock)?;
                 Ok(Cluster::of(vec![Node::start(*config, registry, engines).await?]))
             }
             Kind::SingleNode(mut config) => {
                 change(&mut config);
                 let storage = open_sled(&config)?;
                 let network = transport::memory::Network::new();
-                let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
+                let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None, clock };
                 ready(Cluster::of(vec![Node::start(*config, registry, engines).await?])).await
             }
             Kind::InMemory { nodes: count, network } => {
@@ -139,7 +146,8 @@ impl Builder {
                 for mut config in in_memory_configs(count) {
                     change(&mut config);
                     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-                    let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
+                    let links = in_memory_links(&network, &config);
+                    let engines = Engines { storage, links, gossip: None, clock: clock.clone() };
                     nodes.push(Node::start(config, registry.clone(), engines).await?);
                 }
                 ready(Cluster::of(nodes)).await
@@ -157,7 +165,7 @@ async fn ready(cluster: Cluster) -> Result<Cluster, StartError> {
     Ok(cluster)
 }
 
-fn in_memory_configs(count: usize) -> Vec<Config> {
+pub(super) fn in_memory_configs(count: usize) -> Vec<Config> {
     let address = |i: usize| format!("node-{}", i + 1);
     let seeds: Vec<String> = (0..count).map(address).collect();
     let config = |i: usize| {
@@ -171,7 +179,7 @@ fn in_memory_configs(count: usize) -> Vec<Config> {
     (0..count).map(config).collect()
 }
 
-fn in_memory_links(network: &transport::memory::Network, config: &Config) -> super::node::OpenLinks {
+pub(super) fn in_memory_links(network: &transport::memory::Network, config: &Config) -> super::node::OpenLinks {
     let (network, name, address) = (network.clone(), config.node.name.clone(), config.node.listen.clone());
     Box::new(move |handler| Box::pin(async move { Ok(network.join(name, address, handler)) }))
 }
@@ -182,7 +190,7 @@ fn open_sled(config: &Config) -> Result<Arc<dyn Storage>, StartError> {
 }
 
 /// Binds the ports, opens the data directory.
-fn networked(config: &Config) -> Result<Engines, StartError> {
+fn networked(config: &Config, clock: Clock) -> Result<Engines, StartError> {
     config.validate().map_err(|e| StartError::Config(e.to_string()))?;
     let listen = &config.node.listen;
     let failed = |e: std::io::Error| StartError::Failed(format!("`node.listen` = {listen}: {e}"));
@@ -207,7 +215,7 @@ fn networked(config: &Config) -> Result<Engines, StartError> {
         let me = membership::LocalRecord { node: id, name: node.name.clone(), address, http, boot_id };
         membership::start(&options, me, cluster, &secret, udp, seeds).map_err(|e| e.to_string())
     });
-    Ok(Engines { storage, links, gossip: Some(gossip) })
+    Ok(Engines { storage, links, gossip: Some(gossip), clock })
 }
 
 /// The cluster's secret. Without one (allowed on loopback only) a fixed text stands in, so that

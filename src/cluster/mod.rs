@@ -12,12 +12,14 @@ mod leadership;
 mod lists;
 mod node;
 mod status;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use crate::entity::Place;
 pub use crate::shard::{
-    DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError, TaskQueue,
-    TaskState, TaskStatus,
+    Clock, ClockHand, DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError,
+    TaskQueue, TaskState, TaskStatus,
 };
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;

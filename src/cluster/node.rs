@@ -23,8 +23,8 @@ use crate::{
     membership::Membership,
     replication::{Group, PeerClient},
     shard::{
-        Cause, CommandReply, CommandRequest, Parts, Query, QueryReply, QueryRequest, Queues, Registry, Router, Routes,
-        ShardHost, ShardMachine,
+        Cause, Clock, CommandReply, CommandRequest, Parts, Query, QueryReply, QueryRequest, Queues, Registry, Router,
+        Routes, ShardHost, ShardMachine,
     },
     storage::{GroupId, Storage},
     transport::{Handler, LinkView, Peer, Transport},
@@ -61,6 +61,7 @@ pub(super) struct Engines {
     pub storage: Arc<dyn Storage>,
     pub links: OpenLinks,
     pub gossip: Option<OpenGossip>,
+    pub clock: Clock,
 }
 
 /// A node that belongs to a cluster.
@@ -74,6 +75,7 @@ pub(super) struct InCluster {
 pub struct Node {
     config: Config,
     registry: Arc<Registry>,
+    clock: Clock,
     queues: Queues,
     storage: Arc<dyn Storage>,
     transport: Arc<dyn Transport>,
@@ -90,7 +92,7 @@ pub struct Node {
 
 impl Node {
     pub async fn start(config: Config, registry: Arc<Registry>, engines: Engines) -> Result<Arc<Self>, StartError> {
-        let Engines { storage, links, gossip } = engines;
+        let Engines { storage, links, gossip, clock } = engines;
         let failed = |e: String| StartError::Failed(e);
         let instance = load_instance(&storage).await.map_err(|e| failed(e.to_string()))?;
         let identity = Identity::load(&*storage).map_err(|e| failed(e.to_string()))?;
@@ -101,6 +103,7 @@ impl Node {
         let node = Arc::new(Self {
             config,
             registry,
+            clock,
             queues,
             storage,
             transport,
@@ -222,8 +225,8 @@ impl Node {
         let group = Arc::new(group);
         self.groups.write().insert(group_id, group.clone());
         let options = Arc::new(self.config.shard.clone());
-        let queues = self.queues.clone();
-        let parts = Parts { placement: placement.clone(), group: group.clone(), machine, options, queues };
+        let (clock, queues) = (self.clock.clone(), self.queues.clone());
+        let parts = Parts { placement: placement.clone(), group: group.clone(), machine, options, clock, queues };
         member.router.add_host(ShardHost::start(parts, member.router.clone()));
         self.spawn(initialize(group.clone(), placement, self.transport.links()));
         self.spawn(self.clone().follow_group(group));

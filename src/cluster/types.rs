@@ -19,7 +19,12 @@ pub enum Consistency {
     Local,
 }
 
-/// Makes a command take effect once, however often it is sent.
+/// Makes a command take effect once, however often it is sent: what the entity decided first, a
+/// rejection included, is the answer to all of them.
+///
+/// The answer is kept with the entity, in the log entry of its effect, for
+/// `shard.idempotency_retention` at least. [`Unavailable`] and [`AskError::VersionMismatch`] are no
+/// decisions and are not kept: the command may take effect when it comes again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idempotency {
     /// 1–255 visible ASCII characters.
@@ -89,6 +94,10 @@ pub enum AskError<R> {
     /// The entity refused; nothing happened.
     #[error("rejected: {0:?}")]
     Rejected(R),
+    /// As [`AskError::Rejected`], to a key that was used before: the first answer again, whatever the
+    /// entity would decide now.
+    #[error("rejected before: {0:?}")]
+    RejectedBefore(R),
     /// The idempotency key was used before with another request; nothing happened.
     #[error("the idempotency key was used before with another request")]
     IdempotencyKeyReused,
@@ -97,6 +106,16 @@ pub enum AskError<R> {
     VersionMismatch { actual: u64 },
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+}
+
+impl<R> AskError<R> {
+    /// The entity's own reason, whether it was given just now or is the first answer again.
+    pub fn rejection(&self) -> Option<&R> {
+        match self {
+            Self::Rejected(reason) | Self::RejectedBefore(reason) => Some(reason),
+            Self::IdempotencyKeyReused | Self::VersionMismatch { .. } | Self::Unavailable(_) => None,
+        }
+    }
 }
 
 /// Why the runtime could not answer.

@@ -5,6 +5,7 @@
 //! which knows the trace id and renders it. Internal detail never gets into a problem: it is
 //! logged where it happened.
 
+use super::reply;
 use crate::cluster::{AskError, Unavailable};
 use axum::{
     body::Body,
@@ -152,11 +153,20 @@ pub struct Problem {
     pub retry_after_s: Option<u32>,
     /// Members beside the standard ones.
     pub extra: Vec<(&'static str, Value)>,
+    /// It is the first answer to its idempotency key again.
+    pub replayed: bool,
 }
 
 impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_s: None, extra: Vec::new() }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_s: None,
+            extra: Vec::new(),
+            replayed: false,
+        }
     }
 
     /// A problem with exactly one field, which the detail names too.
@@ -208,6 +218,7 @@ impl Problem {
         use Unavailable as U;
         match error {
             AskError::Rejected(reason) => rejected(reason),
+            AskError::RejectedBefore(reason) => Self { replayed: true, ..rejected(reason) },
             AskError::IdempotencyKeyReused => Self::new(
                 Code::IdempotencyKeyReused,
                 "this Idempotency-Key was first used with another method, path or body",
@@ -278,6 +289,9 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.replayed {
+            reply::mark_replayed(&mut response);
+        }
         response.extensions_mut().insert(self);
         response
     }
@@ -310,8 +324,17 @@ mod tests {
         let rejected = |_: &str| Problem::illegal_transition("cancel", "fulfilled", &["returned"]);
         let of = |error| Problem::of_ask(error, rejected).code.status().as_u16();
         assert_eq!(of(AskError::Rejected("x")), 409);
+        assert_eq!(of(AskError::RejectedBefore("x")), 409);
         assert_eq!(of(AskError::IdempotencyKeyReused), 422);
         assert_eq!(of(AskError::VersionMismatch { actual: 4 }), 412);
+    }
+
+    #[test]
+    fn a_rejection_that_is_the_first_answer_again_says_so() {
+        let rejected = |_: &str| Problem::illegal_transition("cancel", "fulfilled", &["returned"]);
+        let response = |error| Problem::of_ask(error, rejected).into_response();
+        assert_eq!(response(AskError::RejectedBefore("x")).headers()["idempotent-replayed"], "true");
+        assert!(!response(AskError::Rejected("x")).headers().contains_key("idempotent-replayed"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! depends on the item and on the state alone, so every replica ends up with the same.
 
 use super::{
-    entry::{Change, Item, KeyedAnswer, Outcome},
+    entry::{Change, Item, Kept, KeyedAnswer, Outcome},
     keys, lists,
     overlay::Overlay,
     registry::{Registry, State},
@@ -232,6 +232,7 @@ impl AppliedState {
                 self.discard_letter(number, answer)?;
                 Ok(Outcome::Done)
             }
+            Item::Rejected { key, base_version, answer } => self.apply_rejection(&key, base_version, answer),
         }
     }
 
@@ -251,6 +252,20 @@ impl AppliedState {
         for effect in change.effects {
             self.add_effect(&change.key, effect, change.at_ms)?;
         }
+        Ok(Outcome::Changed { version })
+    }
+
+    /// Nothing changes but that the key has its answer. Like a change it counts only for the version
+    /// that it was decided on.
+    fn apply_rejection(&mut self, key: &EntityKey, base_version: u64, answer: KeyedAnswer) -> Result<Outcome, Error> {
+        if self.answer(key, &answer.idempotency_key)?.is_some() {
+            return Ok(Outcome::Duplicate);
+        }
+        let version = self.entity(key)?.version;
+        if version != base_version {
+            return Ok(Outcome::Refused { actual: version });
+        }
+        self.keep(key, Kept { answer, rejected: true })?;
         Ok(Outcome::Changed { version })
     }
 
@@ -423,14 +438,20 @@ impl AppliedState {
     }
 
     pub(super) fn keep_answer(&mut self, entity: &EntityKey, answer: KeyedAnswer) -> Result<(), Error> {
-        let expiry = keys::answer_expiry(answer.expires_at_ms, entity, &answer.idempotency_key);
-        self.overlay.put(keys::answer(entity, &answer.idempotency_key), encode(&answer)?);
+        self.keep(entity, Kept { answer, rejected: false })
+    }
+
+    fn keep(&mut self, entity: &EntityKey, kept: Kept) -> Result<(), Error> {
+        let KeyedAnswer { idempotency_key, expires_at_ms, .. } = &kept.answer;
+        let expiry = keys::answer_expiry(*expires_at_ms, entity, idempotency_key);
+        self.overlay.put(keys::answer(entity, idempotency_key), kept.encode().map_err(corrupt)?);
         self.overlay.put(expiry, Bytes::new());
         Ok(())
     }
 
-    pub fn answer(&self, entity: &EntityKey, idempotency_key: &str) -> Result<Option<KeyedAnswer>, Error> {
-        self.overlay.get(&keys::answer(entity, idempotency_key))?.map(|bytes| decode(&bytes)).transpose()
+    pub fn answer(&self, entity: &EntityKey, idempotency_key: &str) -> Result<Option<Kept>, Error> {
+        let kept = self.overlay.get(&keys::answer(entity, idempotency_key))?;
+        kept.map(|bytes| Kept::decode(&bytes).map_err(corrupt)).transpose()
     }
 
     /// Whether some answer expired before `now_ms`.
@@ -599,3 +620,6 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
 pub(super) fn corrupt(error: codec::Error) -> Error {
     Error::Corrupt { place: "applied state".into(), detail: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! is no longer, takes checkpoints, answers queries.
 
 use super::{
-    Options,
+    Clock, Options,
     entry::Pack,
     machine::ShardMachine,
     request::{CommandReply, CommandRequest, Query, QueryReply, QueryRequest},
@@ -49,6 +49,7 @@ pub struct ShardHost {
     session: Mutex<Option<Arc<Session>>>,
     barrier: ReadBarrier,
     options: Arc<Options>,
+    clock: Clock,
     queues: Queues,
     stop: CancellationToken,
 }
@@ -59,13 +60,14 @@ pub struct Parts {
     pub group: Arc<Group>,
     pub machine: ShardMachine,
     pub options: Arc<Options>,
+    pub clock: Clock,
     /// The node's, shared by its shards.
     pub queues: Queues,
 }
 
 impl ShardHost {
     pub fn start(parts: Parts, router: Router) -> Arc<Self> {
-        let Parts { placement, group, machine, options, queues } = parts;
+        let Parts { placement, group, machine, options, clock, queues } = parts;
         let host = Arc::new(Self {
             placement,
             group,
@@ -73,6 +75,7 @@ impl ShardHost {
             session: Mutex::default(),
             barrier: ReadBarrier::default(),
             options,
+            clock,
             queues,
             stop: CancellationToken::new(),
         });
@@ -169,6 +172,7 @@ impl ShardHost {
             machine: self.machine.clone(),
             router: router.clone(),
             options: self.options.clone(),
+            clock: self.clock.clone(),
             queues: self.queues.clone(),
             lost: lost.clone(),
         };

@@ -151,7 +151,7 @@ async fn answer(session: &Arc<Session>, ask: Ask) -> Result<Answer, Error> {
 }
 
 fn waiting_tasks(session: &Session, after: u64, limit: usize) -> Vec<TaskStatus> {
-    let now_ms = super::now_ms();
+    let now_ms = session.clock.now_ms();
     let status = |(number, outgoing): (&u64, &Outgoing)| match &outgoing.delivery {
         Delivery::Queued(queued) => Some(task_status(session, *number, &outgoing.from, queued, now_ms)),
         Delivery::Tell { .. } | Delivery::Task { .. } => None,
@@ -209,13 +209,13 @@ async fn resolve(
     if let Some(given) = &idempotency
         && let Some(first) = session.machine.answer(&id.answers_at(), &given.key)?
     {
-        let same = first.fingerprint == given.fingerprint;
+        let same = first.answer.fingerprint == given.fingerprint;
         return Ok(if same { Answer::Resolved { replayed: true } } else { Answer::IdempotencyKeyReused });
     }
     if !session.machine.look(|state| state.letters.contains(&number)) {
         return Ok(Answer::NoSuchLetter);
     }
-    let at_ms = super::now_ms();
+    let at_ms = session.clock.now_ms();
     let retention = u64::try_from(session.options.idempotency_retention.as_millis()).unwrap_or(u64::MAX);
     let answer = idempotency.map(|given| KeyedAnswer {
         idempotency_key: given.key,

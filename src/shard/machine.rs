@@ -2,7 +2,7 @@
 
 use super::{
     applied::{AppliedState, Outgoing, Timer},
-    entry::{self, KeyedAnswer, Outcome},
+    entry::{self, Kept, Outcome},
     gate::Gate,
     keys,
     registry::{Registry, State},
@@ -102,7 +102,7 @@ impl ShardMachine {
         self.0.state.lock().history(key, after, limit)
     }
 
-    pub fn answer(&self, key: &EntityKey, idempotency_key: &str) -> Result<Option<KeyedAnswer>, Error> {
+    pub fn answer(&self, key: &EntityKey, idempotency_key: &str) -> Result<Option<Kept>, Error> {
         self.0.state.lock().answer(key, idempotency_key)
     }
 

@@ -16,6 +16,7 @@
 
 mod actor;
 mod applied;
+mod clock;
 mod dead_letters;
 mod entry;
 mod gate;
@@ -38,6 +39,7 @@ mod task_queue;
 mod tasks;
 mod timers;
 
+pub use clock::{Clock, ClockHand};
 pub use dead_letters::{EffectId, InvalidEffectId};
 pub use host::{Parts, ShardHost};
 pub use inspection::{

@@ -66,6 +66,8 @@ pub enum CommandReply {
     /// It may have happened, or may still happen.
     Unknown,
     Unavailable(Unavailable),
+    /// The first answer under this idempotency key was a rejection. Nothing happened, then and now.
+    RejectedBefore(Vec<u8>),
 }
 
 /// A question about one entity.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod cli;
+mod duplicates;
 mod frozen;
 mod garbage;
 mod harness;

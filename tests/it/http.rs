@@ -2,6 +2,7 @@
 
 mod backorders;
 mod bad_input;
+mod every_post;
 mod gateway;
 mod idempotency;
 mod inventory;

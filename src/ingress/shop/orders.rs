@@ -179,8 +179,8 @@ pub(super) async fn write(
     let options = conditions.ask_options(body, &api.options);
     let asked = api.cluster.entity::<Order>(id).ask_with(command, options).await;
     let answer = asked.map_err(|error| Problem::of_ask(error, |reason| rejected(id, &reason)))?;
-    let state = match &answer.reply {
-        Reply::Order(state) => Some(state.as_ref()),
+    let state = match answer.reply {
+        Reply::Order(state) => Some(*state),
         Reply::Ack => None,
     };
     Written::new(id, state, answer.version, answer.replayed)

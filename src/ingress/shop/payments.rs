@@ -193,8 +193,8 @@ async fn write(
     let options = conditions.ask_options(body, &api.options);
     let asked = api.cluster.entity::<Payment>(id).ask_with(Command::Ask(ask), options).await;
     let answer = asked.map_err(|error| Problem::of_ask(error, |reason| rejected(id, &reason)))?;
-    let state = match &answer.reply {
-        Reply::Payment(state) => Some(state.as_ref()),
+    let state = match answer.reply {
+        Reply::Payment(state) => Some(*state),
         Reply::Ack => None,
     };
     Written::new(id, state, answer.version, answer.replayed)

@@ -194,12 +194,15 @@ async fn change(
     let Answer { reply, version, replayed, .. } = write(api, &id, command, conditions, body).await?;
     let Reply::Reservation(state) = reply else { return Err(no_answer::<Reservation>(&id)) };
     let entity = api.cluster.entity::<Reservation>(id.as_str());
-    // What is under way ends by itself: this is durable even if its end is not seen here.
-    let ended = match state.is_settled() {
-        true => None,
-        false => follow(api, &entity, version, reservation::State::is_settled).await,
+    // What is under way ends by itself, and then stays as it is: each retry is answered the same.
+    let (state, version) = match state.is_settled() {
+        true => (*state, version),
+        false => {
+            let ended = follow(api, &entity, version, reservation::State::is_settled).await;
+            let ended = ended.ok_or_else(|| not_yet(&id))?;
+            (ended.state, ended.version)
+        }
     };
-    let (state, version) = ended.map_or((*state, version), |ended| (ended.state, ended.version));
     Ok(reply::written(StatusCode::OK, &view(&id, &state, version)?, version, replayed))
 }
 
@@ -223,10 +226,7 @@ async fn first_outcome(
     version: u64,
 ) -> Result<Snapshot<reservation::State>, Problem> {
     let decided = |state: &reservation::State| state.status != Status::Pending;
-    let found = follow(api, entity, version, decided).await.ok_or_else(|| {
-        let detail = "the stocks have not all answered yet; retry with the same Idempotency-Key";
-        Problem::new(Code::OutcomeUnknown, detail).with("reservation_id", json!(entity.id())).retry_after(1)
-    })?;
+    let found = follow(api, entity, version, decided).await.ok_or_else(|| not_yet(entity.id()))?;
     if found.version == version + 1 {
         return Ok(found);
     }
@@ -261,6 +261,12 @@ async fn follow(
         }
     }
     None
+}
+
+/// 504: the time that a write may take is over.
+fn not_yet(id: &str) -> Problem {
+    let detail = "the stocks have not all answered yet; retry with the same Idempotency-Key";
+    Problem::new(Code::OutcomeUnknown, detail).with("reservation_id", json!(id)).retry_after(1)
 }
 
 fn view(id: &str, state: &reservation::State, version: u64) -> Result<ReservationView, Problem> {
