@@ -5,6 +5,7 @@
 
 mod builder;
 mod entity_ref;
+mod extension;
 mod gateway;
 mod handle;
 mod inspection;
@@ -14,11 +15,12 @@ mod status;
 mod types;
 
 pub use crate::shard::{
-    DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError, TaskQueue,
-    TaskState, TaskStatus,
+    DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, Tap, Tapped, TaskContext, TaskError,
+    TaskQueue, TaskState, TaskStatus,
 };
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;
+pub use extension::{Extension, NodeHandle};
 pub use handle::Cluster;
 pub use inspection::{Page, ResolveError, Resolved};
 pub use types::*;

@@ -223,7 +223,11 @@ impl AppliedState {
                 Ok(Outcome::Done)
             }
             Item::DiscardDeadLetter { number, answer } => {
-                self.discard_letter(number, answer)?;
+                self.discard_letter(number, answer, None)?;
+                Ok(Outcome::Done)
+            }
+            Item::DiscardTask { number, answer, word } => {
+                self.discard_letter(number, answer, Some(word))?;
                 Ok(Outcome::Done)
             }
         }

@@ -49,6 +49,12 @@ pub enum Item {
         number: u64,
         answer: Option<KeyedAnswer>,
     },
+    /// As `DiscardDeadLetter`, and tell this to the entity whose task it was.
+    DiscardTask {
+        number: u64,
+        answer: Option<KeyedAnswer>,
+        word: Versioned,
+    },
 }
 
 /// The outcome of one command, decided by the owner on version `base_version`.
@@ -183,6 +189,7 @@ mod tests {
             Item::GiveUp { number: 4, at_ms: 5, error: "never".into() },
             Item::RetryDeadLetter { number: 4, at_ms: 6, answer: None },
             Item::DiscardDeadLetter { number: 4, answer: None },
+            Item::DiscardTask { number: 4, answer: None, word: Versioned { version: 1, bytes: vec![7] } },
         ];
         let mut pack = Pack::default();
         for item in &items {
