@@ -1,6 +1,7 @@
 //! [`Builder`]: entity types and task handlers first, then a node (or several) on them.
 
 use super::{
+    extension::{Extend, Extended, Extension},
     handle::Cluster,
     node::{Engines, Node},
 };
@@ -34,6 +35,7 @@ pub struct Builder {
     kind: Kind,
     changes: Vec<Change>,
     clock: Clock,
+    extensions: Vec<Extend>,
 }
 
 /// A change of a node's configuration.
@@ -65,7 +67,7 @@ impl Builder {
     fn of(kind: Kind) -> Self {
         let mut registry = Registry::default();
         registry.add_entity::<Catalog>();
-        Self { registry, kind, changes: Vec::new(), clock: Clock::default() }
+        Self { registry, kind, changes: Vec::new(), clock: Clock::default(), extensions: Vec::new() }
     }
 
     pub(super) fn for_node(config: Config) -> Self {
@@ -118,6 +120,13 @@ impl Builder {
         self
     }
 
+    /// Adds to each node, before it starts, what needs a handle of that node: taps, task handlers
+    /// that ask entities, background work. Do the same on every node.
+    pub fn extend(mut self, extension: impl Fn(&mut Extension<'_>) + Send + 'static) -> Self {
+        self.extensions.push(Box::new(extension));
+        self
+    }
+
     /// Starts. A networked node returns as soon as it runs, which may be before it has joined:
     /// see [`Cluster::ready`]. An in-process cluster returns when it is ready.
     pub async fn start(self) -> Result<Cluster, StartError> {
@@ -125,21 +134,27 @@ impl Builder {
         for (name, queue) in self.registry.queues() {
             queue.validate(name).map_err(|e| StartError::Config(e.to_string()))?;
         }
-        let registry = Arc::new(self.registry);
+        let (registry, extensions) = (self.registry, self.extensions);
         let (changes, clock) = (self.changes, self.clock);
+        let start = async |config: Config, engines: Engines| {
+            let extended = Extended::of(registry.clone(), &extensions);
+            let node = Node::start(config, extended.registry.clone(), engines).await?;
+            extended.begin(&node);
+            Ok::<_, StartError>(node)
+        };
         let change = |config: &mut Config| changes.iter().for_each(|change| change(config));
         match self.kind {
             Kind::Networked(mut config) => {
                 change(&mut config);
                 let engines = networked(&config, clock)?;
-                Ok(Cluster::of(vec![Node::start(*config, registry, engines).await?]))
+                Ok(Cluster::of(vec![start(*config, engines).await?]))
             }
             Kind::SingleNode(mut config) => {
                 change(&mut config);
                 let storage = open_sled(&config)?;
                 let network = transport::memory::Network::new();
                 let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None, clock };
-                ready(Cluster::of(vec![Node::start(*config, registry, engines).await?])).await
+                ready(Cluster::of(vec![start(*config, engines).await?])).await
             }
             Kind::InMemory { nodes: count, network } => {
                 let mut nodes = Vec::with_capacity(count);
@@ -148,7 +163,7 @@ impl Builder {
                     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
                     let links = in_memory_links(&network, &config);
                     let engines = Engines { storage, links, gossip: None, clock: clock.clone() };
-                    nodes.push(Node::start(config, registry.clone(), engines).await?);
+                    nodes.push(start(config, engines).await?);
                 }
                 ready(Cluster::of(nodes)).await
             }

@@ -5,6 +5,7 @@
 
 mod builder;
 mod entity_ref;
+mod extension;
 mod gateway;
 mod handle;
 mod inspection;
@@ -18,11 +19,13 @@ mod types;
 
 pub use crate::entity::Place;
 pub use crate::shard::{
-    Clock, ClockHand, DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError,
+    Clock, ClockHand, DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, Tap, Tapped, TaskContext,
+    TaskError,
     TaskQueue, TaskState, TaskStatus,
 };
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;
+pub use extension::{Extension, NodeHandle};
 pub use handle::Cluster;
 pub use inspection::{Page, ResolveError, Resolved};
 pub use lists::{Listed, Listing};

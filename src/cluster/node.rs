@@ -132,7 +132,7 @@ impl Node {
     }
 
     /// Runs a task until the node stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         tokio::spawn(async move {
             tokio::select! {

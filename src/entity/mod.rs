@@ -74,6 +74,13 @@ pub trait Entity: Sized + Send + Sync + 'static {
         None
     }
 
+    /// Turns the end of a task that was given up, and whose dead letter an operator then discarded,
+    /// into a command to oneself. `None`: nobody waits for it any more. Unlike the end itself it
+    /// comes without an output or error: there is nothing to say but that it will not be done.
+    fn task_discarded(_handler: &str, _tag: &str) -> Option<Self::Command> {
+        None
+    }
+
     /// Reads an event written in an older version than [`Entity::EVENT_VERSION`].
     fn upcast_event(version: u16, _bytes: &[u8]) -> Result<Self::Event, codec::Error> {
         Err(codec::Error::UnknownVersion { what: "event", found: version, known: Self::EVENT_VERSION })

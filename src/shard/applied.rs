@@ -229,7 +229,11 @@ impl AppliedState {
                 Ok(Outcome::Done)
             }
             Item::DiscardDeadLetter { number, answer } => {
-                self.discard_letter(number, answer)?;
+                self.discard_letter(number, answer, None)?;
+                Ok(Outcome::Done)
+            }
+            Item::DiscardTask { number, answer, word } => {
+                self.discard_letter(number, answer, Some(word))?;
                 Ok(Outcome::Done)
             }
             Item::Rejected { key, base_version, answer } => self.apply_rejection(&key, base_version, answer),

@@ -56,6 +56,12 @@ pub enum Item {
         base_version: u64,
         answer: KeyedAnswer,
     },
+    /// As `DiscardDeadLetter`, and tell this to the entity whose task it was.
+    DiscardTask {
+        number: u64,
+        answer: Option<KeyedAnswer>,
+        word: Versioned,
+    },
 }
 
 /// The outcome of one command, decided by the owner on version `base_version`.
@@ -239,6 +245,7 @@ mod tests {
             Item::RetryDeadLetter { number: 4, at_ms: 6, answer: None },
             Item::DiscardDeadLetter { number: 4, answer: None },
             Item::Rejected { key: EntityKey::new("order", "a").unwrap(), base_version: 7, answer: answer() },
+            Item::DiscardTask { number: 4, answer: None, word: Versioned { version: 1, bytes: vec![7] } },
         ];
         let mut pack = Pack::default();
         for item in &items {

@@ -13,13 +13,17 @@ use super::{
 use crate::{
     catalog::NodeId,
     cluster::{Idempotency, Unavailable},
-    entity::{EntityKey, ShardId, codec},
+    entity::{EntityKey, ShardId, Versioned, codec},
     replication::Service,
     storage::{Error, GroupId},
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Entries of a list that are shown at once. One answer carries one more, which tells that there
@@ -226,12 +230,29 @@ async fn resolve(
     });
     let item = match resolution {
         Resolution::Retry => Item::RetryDeadLetter { number, at_ms, answer },
-        Resolution::Discard => Item::DiscardDeadLetter { number, answer },
+        Resolution::Discard => match word(session, number)? {
+            Some(word) => Item::DiscardTask { number, answer, word },
+            None => Item::DiscardDeadLetter { number, answer },
+        },
     };
     Ok(match session.submitter.upkeep(&item).await {
         true => Answer::Resolved { replayed: false },
         false => Answer::Unknown,
     })
+}
+
+/// What the entity of a task is to hear when its dead letter is discarded.
+fn word(session: &Session, number: u64) -> Result<Option<Versioned>, Error> {
+    let Some(letter) = session.machine.look(|state| state.letter(number))? else { return Ok(None) };
+    let (from, delivery) = (letter.outgoing.from, letter.outgoing.delivery);
+    let (Delivery::Queued(QueuedTask { task, .. }) | Delivery::Task { task, .. }) = delivery else { return Ok(None) };
+    let Some(entity_type) = session.machine.registry().entity_type(&from.entity_type) else { return Ok(None) };
+    // An operator must be able to get rid of it, whatever its entity makes of that.
+    let asked = catch_unwind(AssertUnwindSafe(|| entity_type.task_discarded(&task.handler, &task.tag)));
+    Ok(asked.unwrap_or_else(|_| Ok(None)).unwrap_or_else(|error| {
+        tracing::error!(entity = %from, %error, "the entity cannot be told that its task is discarded");
+        None
+    }))
 }
 
 impl ShardHost {

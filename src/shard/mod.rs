@@ -35,6 +35,7 @@ mod request;
 mod router;
 mod session;
 mod snapshot;
+mod tap;
 mod task_queue;
 mod tasks;
 mod timers;
@@ -51,6 +52,7 @@ pub use options::Options;
 pub use registry::{Registry, TaskContext, TaskError, typed_handler};
 pub use request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryRequest, StoredEvent, StoredState};
 pub use router::{Router, Routes};
+pub use tap::{Tap, Tapped};
 pub use task_queue::{InvalidQueue, Queues, TaskQueue};
 
 /// Milliseconds since the Unix epoch.

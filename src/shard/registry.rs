@@ -1,6 +1,9 @@
 //! Which entity types and task handlers this node knows, behind uniform interfaces.
 
-use super::task_queue::TaskQueue;
+use super::{
+    tap::{Tap, Tapped},
+    task_queue::TaskQueue,
+};
 use crate::entity::{
     Context, Decision, Effect, Entity, Row, TaskOutcome, Versioned, codec, decode_command, decode_event,
     decode_payload, encode_command, encode_event, encode_payload,
@@ -30,6 +33,7 @@ pub trait EntityType: Send + Sync + 'static {
     /// Decides, and on acceptance folds the new events into `state`.
     fn decide(&self, state: &mut State, command: &Versioned, context: &Context<'_>) -> Result<Decided, codec::Error>;
     fn task_finished(&self, outcome: TaskOutcome) -> Result<Option<Versioned>, codec::Error>;
+    fn task_discarded(&self, handler: &str, tag: &str) -> Result<Option<Versioned>, codec::Error>;
     fn state_json(&self, stored: &Versioned) -> Result<serde_json::Value, codec::Error>;
     /// 0 for a type without lists.
     fn lists_version(&self) -> u16;
@@ -38,9 +42,16 @@ pub trait EntityType: Send + Sync + 'static {
     fn save_listed(&self, state: &State) -> Result<Versioned, codec::Error>;
 }
 
-struct Typed<E>(PhantomData<fn() -> E>);
+struct Typed<E> {
+    tap: Option<Arc<dyn Tap<E>>>,
+    _entity: PhantomData<fn() -> E>,
+}
 
 impl<E: Entity> Typed<E> {
+    fn new(tap: Option<Arc<dyn Tap<E>>>) -> Self {
+        Self { tap, _entity: PhantomData }
+    }
+
     fn state<'a>(&self, state: &'a State) -> Result<&'a E::State, codec::Error> {
         state.downcast_ref().ok_or_else(foreign_state)
     }
@@ -91,7 +102,10 @@ impl<E: Entity> EntityType for Typed<E> {
         let state = self.state_mut(state)?;
         match E::decide(state, command, context) {
             Decision::Reject(rejection) => Ok(Decided::Reject(codec::encode("rejection", &rejection)?)),
-            Decision::Accept { events, effects, reply } => {
+            Decision::Accept { events, mut effects, reply } => {
+                if let Some(tap) = self.tap.as_ref().filter(|_| !events.is_empty()) {
+                    effects.extend(tap.effects(&Tapped { context, state, events: &events }));
+                }
                 let encoded = events.iter().map(encode_event::<E>).collect::<Result<_, _>>()?;
                 let reply = codec::encode("reply", &reply)?;
                 events.iter().for_each(|event| E::evolve(state, event));
@@ -102,6 +116,10 @@ impl<E: Entity> EntityType for Typed<E> {
 
     fn task_finished(&self, outcome: TaskOutcome) -> Result<Option<Versioned>, codec::Error> {
         E::task_finished(outcome).map(|command| encode_command::<E>(&command)).transpose()
+    }
+
+    fn task_discarded(&self, handler: &str, tag: &str) -> Result<Option<Versioned>, codec::Error> {
+        E::task_discarded(handler, tag).map(|command| encode_command::<E>(&command)).transpose()
     }
 
     fn state_json(&self, stored: &Versioned) -> Result<serde_json::Value, codec::Error> {
@@ -160,7 +178,12 @@ pub struct Registry {
 
 impl Registry {
     pub fn add_entity<E: Entity>(&mut self) {
-        self.types.insert(E::TYPE, Arc::new(Typed::<E>(PhantomData)));
+        self.types.insert(E::TYPE, Arc::new(Typed::<E>::new(None)));
+    }
+
+    /// Registers an entity type, of whose decisions `tap` is told.
+    pub fn add_tap<E: Entity>(&mut self, tap: Arc<dyn Tap<E>>) {
+        self.types.insert(E::TYPE, Arc::new(Typed::<E>::new(Some(tap))));
     }
 
     pub fn add_handler(&mut self, name: &str, handler: TaskHandler) {

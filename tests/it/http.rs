@@ -11,11 +11,13 @@ mod operations;
 mod orders;
 mod parcels;
 mod payments;
+mod receiver;
 mod reservations;
 mod session;
 mod streams;
 mod tasks;
 mod till;
+mod webhooks;
 
 use axum::{
     Router,

@@ -66,8 +66,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // It carries what payments ask for, as a task of the runtime.
-    ("gateway", &["commerce", "cluster::TaskContext", "cluster::TaskError", "config::Secret"]),
-    ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry"]),
+    ("gateway", &["commerce", "cluster::TaskContext", "cluster::TaskError", "config::Secret", "outbound"]),
+    ("outbound", &[]),
+    // The runtime knows taps, and nothing of webhooks.
+    ("webhooks", &["entity", "commerce", "cluster", "Cluster", "outbound"]),
+    ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry", "webhooks"]),
     // The command line may use anything, and nothing uses it.
     (
         "cli",
@@ -87,6 +90,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gateway",
             "ingress",
             "telemetry",
+            "webhooks",
         ],
     ),
 ];

@@ -6,11 +6,13 @@
 
 mod operations;
 mod schemas;
+mod webhooks;
 
 pub use operations::*;
 pub use schemas::*;
 #[cfg(test)]
-pub use tests::describes;
+pub use tests::{describes, example};
+pub use webhooks::*;
 
 use super::{Api, admin, extract::Params, fallback, ops, problem::Problem, shop, tasks};
 use axum::{
@@ -36,6 +38,7 @@ use utoipa::OpenApi;
         (name = "payments", description = "One charge each: an order's, or one of its own"),
         (name = "inventory", description = "What there is of each SKU"),
         (name = "reservations", description = "Units held for a time, without an order"),
+        (name = "webhooks", description = "Who outside is told what happens"),
         (name = "operations", description = "Probes and metrics"),
         (name = "administration", description = "What a node knows about its cluster"),
         (name = "documentation", description = "This description, and problem codes"),
@@ -49,6 +52,8 @@ use utoipa::OpenApi;
         shop::inventory::put, shop::inventory::read, shop::inventory::adjust, shop::inventory::adjustments,
         shop::reservations::make, shop::reservations::read, shop::reservations::commit,
         shop::reservations::release, shop::reservations::extend,
+        shop::webhooks::create, shop::webhooks::list, shop::webhooks::read, shop::webhooks::update,
+        shop::webhooks::delete, shop::webhooks::rotate_secret,
         ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
@@ -182,7 +187,7 @@ mod tests {
         }
     }
 
-    fn example<T: serde::de::DeserializeOwned>(schema: &str) -> T {
+    pub fn example<T: serde::de::DeserializeOwned>(schema: &str) -> T {
         let example = described()["components"]["schemas"][schema]["example"].clone();
         serde_json::from_value(example).expect("an example that the route takes")
     }

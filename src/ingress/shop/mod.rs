@@ -12,6 +12,7 @@ pub mod payments;
 pub mod reservations;
 mod shown;
 mod stream;
+pub mod webhooks;
 
 use super::{
     Api,
@@ -21,25 +22,27 @@ use crate::{
     cluster::Builder,
     commerce::{self, Order, Payment, Reservation, Stock},
     gateway::{self, HttpGateway, PaymentGateway, Sandbox},
+    webhooks as hooks,
 };
 use axum::{
     Router,
     routing::{get, post, put},
 };
 
-/// Registers the shop's entities and the sandbox payment gateway.
+/// Registers the shop's entities, webhooks and the sandbox payment gateway.
 pub fn register(builder: Builder) -> Builder {
     register_with(builder, Sandbox)
 }
 
-/// Registers the shop's entities with a payment gateway of one's own. The same on every node.
+/// Registers the shop's entities and webhooks with a payment gateway of one's own. The same on every node.
 pub fn register_with(builder: Builder, gateway: impl PaymentGateway) -> Builder {
-    builder
+    let builder = builder
         .entity::<Order>()
         .entity::<Payment>()
         .entity::<Stock>()
         .entity::<Reservation>()
-        .task_handler(commerce::gateway::HANDLER, gateway::handler(gateway))
+        .task_handler(commerce::gateway::HANDLER, gateway::handler(gateway));
+    hooks::register(builder)
 }
 
 /// Registers the shop's entities with the payment gateway of the configuration.
@@ -74,6 +77,7 @@ pub fn routes() -> Router<Api> {
         .route("/v1/reservations/{id}/commit", post(reservations::commit))
         .route("/v1/reservations/{id}/release", post(reservations::release))
         .route("/v1/reservations/{id}/extend", post(reservations::extend))
+        .merge(webhooks::routes())
 }
 
 /// 422 with the fields that the entities found wrong.

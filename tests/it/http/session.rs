@@ -39,6 +39,11 @@ async fn the_payments_session_in_the_documentation_is_true() {
     run("### Payments of their own", "## Stock", 3).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_about_webhooks_in_the_documentation_is_true() {
+    run("## Webhooks", "## What the tests show", 3).await;
+}
+
 /// Runs what stands between two headings, which must be so many steps at least.
 async fn run(from: &str, to: &str, steps_min: usize) {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/shop.md");
