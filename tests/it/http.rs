@@ -10,6 +10,7 @@ mod orders;
 mod parcels;
 mod payments;
 mod reservations;
+mod routes_table;
 mod session;
 mod streams;
 mod tasks;

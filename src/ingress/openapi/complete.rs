@@ -134,7 +134,8 @@ impl Route {
     }
 
     fn complete_success(&self, status: &str, response: &mut Value) {
-        let named: Vec<String> = response["headers"].as_object().into_iter().flatten().map(|(n, _)| n.clone()).collect();
+        let named: Vec<String> =
+            response["headers"].as_object().into_iter().flatten().map(|(n, _)| n.clone()).collect();
         let mut headers = Map::new();
         let mut add = |name: &str| _ = headers.insert(name.to_owned(), reference(name));
         ["x-request-id", "x-trace-id"].into_iter().for_each(&mut add);
@@ -167,7 +168,7 @@ fn headers() -> Value {
         "x-request-id": header(true, "The request's own, or one made up for it", text("^[!-~]{1,128}$")),
         "x-trace-id": header(true, "Finds the request in the nodes' logs", text("^[0-9a-f]{32}$")),
         "etag": header(true, "The version", text("^\"[0-9]+\"$")),
-        "location": header(true, "Path of what was made", text("^/")),
+        "location": header(true, "Where it is", text("^[!-~]+$")),
         "retry-after": header(true, "Seconds after which to try again", text("^[0-9]+$")),
         "idempotent-replayed": header(false, "This is the first answer again", json!({"type": "string", "enum": ["true"]})),
         "preference-applied": header(false, "The wait that was applied", text("^wait=[0-9]+$")),

@@ -93,7 +93,8 @@ pub async fn openapi_json(uri: Uri) -> Result<Response, Problem> {
 )]
 pub async fn docs(uri: Uri) -> Result<Redirect, Problem> {
     Params::none(&uri)?;
-    Ok(Redirect::permanent("/docs/"))
+    // Relative, as the page itself: the router may be mounted anywhere.
+    Ok(Redirect::permanent("docs/"))
 }
 
 /// A page to try this API on.
@@ -282,7 +283,7 @@ mod tests {
         let refused = Some(Refused { sku: "mug".into(), refusal: Refusal::UnknownSku });
         let state = State { items, refused, until_ms: Some(1), ..Default::default() };
         let view = ReservationView::of("res_1", &state, 1).expect("there");
-        describes("ReserveItem", &view.items[0]);
+        describes("HeldItem", &view.items[0]);
         describes("OwnReservation", view);
         let described = described()["components"]["schemas"]["OwnReservation"]["properties"]["status"]["enum"].clone();
         assert_eq!(described, serde_json::json!(Status::ALL.map(Status::name)));
