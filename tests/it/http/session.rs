@@ -80,7 +80,7 @@ fn curls(script: &str) -> Vec<(String, String)> {
         let method = words.iter().position(|word| *word == "-X").and_then(|at| words.get(at + 1));
         let (_, path) = command.split_once("127.0.0.1:8080").expect("a curl of this node");
         let path = path.split(['"', ' ', '?']).next().unwrap_or_default();
-        (method.map_or("GET", |method| method).to_owned(), path.to_owned())
+        (method.copied().unwrap_or("GET").to_owned(), path.to_owned())
     };
     commands.map(curl).collect()
 }
