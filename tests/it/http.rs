@@ -13,6 +13,7 @@ mod parcels;
 mod payments;
 mod receiver;
 mod reservations;
+mod routes_table;
 mod session;
 mod streams;
 mod tasks;

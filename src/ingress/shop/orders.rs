@@ -44,11 +44,7 @@ const ROUTE: &str = "/v1/orders";
             ("idempotent-replayed" = Option<String>, description = "`true` when this is the first answer again"),
             ("preference-applied" = Option<String>, description = "The wait that was applied"),
         )),
-        (status = 400, response = ProblemResponse), (status = 409, response = ProblemResponse),
-        (status = 412, response = ProblemResponse), (status = 413, response = ProblemResponse),
-        (status = 415, response = ProblemResponse), (status = 422, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
-        (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn place(
@@ -77,11 +73,7 @@ pub async fn place(
     request_body(content = Option<openapi::CancelOrder>, example = json!({"reason": "changed my mind"})),
     responses(
         (status = 200, description = "The order, on its way back", body = openapi::Order),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn cancel(
@@ -106,8 +98,6 @@ pub async fn cancel(
     responses(
         (status = 200, description = "The order", body = openapi::Order),
         (status = 304, description = "The client has this version"),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
 )]
 pub async fn read(
@@ -131,10 +121,8 @@ pub async fn read(
     responses(
         (status = 200, description = "A page of its history, or all of it as it happens", content(
             (openapi::List<openapi::Event> = "application/json"),
-            (String = "text/event-stream", example = json!("id: evt_6h303vaz912sekgbtnhkqjstc6_2\nevent: stock_reserved\ndata: {}\n\n")),
+            (openapi::StreamedEvent = "text/event-stream", example = json!("id: evt_6h303vaz912sekgbtnhkqjstc6_2\nevent: stock_reserved\ndata: {}\n\n")),
         )),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
 )]
 pub async fn events(

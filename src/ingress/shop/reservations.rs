@@ -50,11 +50,7 @@ const FIRST_EVENTS: usize = 8;
             ("etag" = String, description = "Its version"),
             ("idempotent-replayed" = Option<String>, description = "`true` when this is the first answer again"),
         )),
-        (status = 400, response = ProblemResponse), (status = 409, response = ProblemResponse),
-        (status = 412, response = ProblemResponse), (status = 413, response = ProblemResponse),
-        (status = 415, response = ProblemResponse), (status = 422, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
-        (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn make(
@@ -95,8 +91,6 @@ pub async fn make(
     responses(
         (status = 200, description = "The reservation", body = openapi::OwnReservation),
         (status = 304, description = "The client has this version"),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
 )]
 pub async fn read(
@@ -115,11 +109,7 @@ pub async fn read(
     request_body(content = Option<openapi::Nothing>, example = json!({})),
     responses(
         (status = 200, description = "The reservation, committed", body = openapi::OwnReservation),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn commit(
@@ -139,11 +129,7 @@ pub async fn commit(
     request_body(content = Option<openapi::Nothing>, example = json!({})),
     responses(
         (status = 200, description = "The reservation, released", body = openapi::OwnReservation),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn release(
@@ -163,11 +149,7 @@ pub async fn release(
     request_body = openapi::ExtendReservation,
     responses(
         (status = 200, description = "The reservation, held for longer", body = openapi::OwnReservation),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn extend(
