@@ -1,6 +1,8 @@
 //! Tests with real processes of the real binary, on loopback.
 
 mod audit;
+mod books;
+mod cards;
 mod cli;
 mod frozen;
 mod garbage;
@@ -9,4 +11,8 @@ mod kills;
 mod quorum;
 mod readme;
 mod restart;
+mod rush;
 mod shop;
+#[path = "../it/http/till.rs"]
+#[allow(dead_code, reason = "it can do more than these scenarios ask of it")]
+mod till;
