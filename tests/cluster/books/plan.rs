@@ -78,7 +78,8 @@ impl Plan {
             _ => Fate::Kept,
         };
         let line = |at: u64| {
-            let sku = sku(roll(&format!("sku {at}"), SKUS));
+            // The first lines go round, so that every SKU is ordered.
+            let sku = sku(if at == 0 { number as u64 % SKUS } else { roll(&format!("sku {at}"), SKUS) });
             let (quantity, price) = (roll(&format!("quantity {at}"), 3), roll(&format!("price {at}"), 20_000));
             Line { sku, quantity: 1 + quantity, unit_price: 1 + i64::try_from(price).expect("a small number") }
         };
