@@ -1,6 +1,8 @@
 //! Tests with real processes of the real binary, on loopback.
 
 mod audit;
+mod books;
+mod cards;
 mod cli;
 mod duplicates;
 mod frozen;
@@ -11,7 +13,8 @@ mod quorum;
 mod readme;
 mod restart;
 mod routes;
+mod rush;
 mod shop;
 #[path = "../it/http/till.rs"]
-#[allow(dead_code, reason = "its books are audited elsewhere")]
+#[allow(dead_code, reason = "it can do more than these scenarios ask of it")]
 mod till;
