@@ -6,7 +6,11 @@ use super::{
     node::{Engines, Node},
 };
 use crate::{
-    Context, Decision, Entity, catalog::Catalog, shard::Registry, storage::MemoryStorage, transport::memory::Network,
+    catalog::Catalog,
+    entity::{Context, Decision, Entity},
+    shard::Registry,
+    storage::MemoryStorage,
+    transport::memory::Network,
 };
 use std::{
     sync::Arc,

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 /// Between two tries to hear of an entity whose owner cannot be reached just now.
 pub(super) const OWNER_PAUSE: Duration = Duration::from_millis(50);
 /// Events read at a time where an entity has gone on since it was changed.
-const EVENTS_READ: usize = 32;
+const EVENTS_READ: usize = 100;
 
 /// An entity that clients see.
 pub(super) trait Shown: Entity {
@@ -154,12 +154,20 @@ impl<E: Awaited> Written<E> {
         }
     }
 
-    /// Goes through what happened since, up to where it is settled.
+    /// Goes through what happened since, change by change, up to where it is settled. Events of one
+    /// change have one time; between them the entity was never seen.
     async fn catch_up(&mut self, entity: &EntityRef<E>) -> Result<(), Unavailable> {
-        for recorded in entity.history(self.version, EVENTS_READ, Consistency::Linearizable).await? {
-            let mut state = self.state.clone();
-            E::evolve(&mut state, &recorded.event);
-            self.show(state, recorded.sequence);
+        let events = entity.history(self.version, EVENTS_READ, Consistency::Linearizable).await?;
+        let changes: Vec<_> = events.chunk_by(|one, next| one.at_ms == next.at_ms).collect();
+        // More of the last one may come with the next page.
+        let whole = if events.len() < EVENTS_READ { changes.len() } else { changes.len().saturating_sub(1).max(1) };
+        for change in changes.into_iter().take(whole) {
+            let (mut state, mut version) = (self.state.clone(), self.version);
+            for recorded in change {
+                E::evolve(&mut state, &recorded.event);
+                version = recorded.sequence;
+            }
+            self.show(state, version);
             if E::is_settled(&self.view) {
                 break;
             }

@@ -57,7 +57,7 @@ async fn ready(shop: &Shop, post: &str, tag: &str) -> Ready {
         }
         "/v1/orders/{id}/returns" => {
             let order = confirmed(shop, tag).await;
-            insist(shop, &format!("{order}/fulfillments"), tag, &json!({})).await;
+            insist(shop, &format!("{order}/fulfillments"), "all", &json!({})).await;
             Ready::new(&(order + "/returns"), parcel(1), parcel(2))
         }
         "/v1/payments" => Ready::new(post, payment(1000), payment(999)),
@@ -65,7 +65,7 @@ async fn ready(shop: &Shop, post: &str, tag: &str) -> Ready {
         "/v1/payments/{id}/void" => Ready::of_paths(&authorized(shop, tag).await, "void", "capture"),
         "/v1/payments/{id}/refunds" => {
             let payment = authorized(shop, tag).await;
-            insist(shop, &format!("{payment}/capture"), tag, &json!({})).await;
+            insist(shop, &format!("{payment}/capture"), "all", &json!({})).await;
             Ready::new(&(payment + "/refunds"), part(300), part(299))
         }
         "/v1/inventory/{sku}/adjustments" => {
