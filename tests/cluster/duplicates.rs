@@ -66,7 +66,7 @@ async fn insist(nodes: &[Node], sender: usize, key: String, answered: &AtomicUsi
         match client.post("/v1/inventory/mug/adjustments", &body, &headers).await {
             Ok(answer) if answer.status == 200 => {
                 answered.fetch_add(1, Ordering::Relaxed);
-                return (answer.header("etag").unwrap_or_default().to_owned(), answer.text());
+                return (answer.header("etag").unwrap_or_default().to_owned(), answer.text().into_owned());
             }
             Ok(answer) => assert!(matches!(answer.status, 503 | 504), "{key}: {}", answer.text()),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
