@@ -40,6 +40,8 @@ const LETTERS: usize = 2 * (3 * 2 + 3) + 1;
 const ORDER: &str = r#"{"customer_id": "cus_1", "currency": "USD", "payment_method": "pm_card_ok", "items": [{"sku": "mug", "quantity": 1, "unit_price": 1999}]}"#;
 const PAYMENT: &str = r#"{"amount": {"amount": 2000, "currency": "USD"}, "payment_method": "pm_card_ok"}"#;
 const RESERVATION: &str = r#"{"items": [{"sku": "mug", "quantity": 1}], "ttl": "15m"}"#;
+/// Where nobody listens, for events that do not happen here.
+const ENDPOINT: &str = r#"{"url": "http://127.0.0.1:9/hooks", "enabled_events": ["reservation.extended"]}"#;
 
 /// What the path of a route names, in a state in which the route succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,7 @@ enum Of {
     Authorized,
     Captured,
     Held,
+    Endpoint,
     /// A dead letter that stays.
     Letter,
     /// One that is taken.
@@ -62,6 +65,7 @@ type Line = (&'static str, Of, &'static str, u16);
 /// One line a route. A test fails if one is missing.
 const TABLE: &[Line] = &[
     ("POST /v1/orders", Of::Nothing, ORDER, 201),
+    ("GET /v1/orders", Of::Nothing, "", 200),
     ("GET /v1/orders/{id}", Of::Confirmed, "", 200),
     ("GET /v1/orders/{id}/events", Of::Confirmed, "", 200),
     ("POST /v1/orders/{id}/cancel", Of::Confirmed, r#"{"reason": "changed my mind"}"#, 200),
@@ -72,6 +76,7 @@ const TABLE: &[Line] = &[
     ("POST /v1/payments/{id}/capture", Of::Authorized, "{}", 200),
     ("POST /v1/payments/{id}/void", Of::Authorized, "{}", 200),
     ("POST /v1/payments/{id}/refunds", Of::Captured, "{}", 200),
+    ("GET /v1/inventory", Of::Nothing, "", 200),
     ("PUT /v1/inventory/{sku}", Of::Nothing, r#"{"on_hand": 1000000}"#, 200),
     ("GET /v1/inventory/{sku}", Of::Nothing, "", 200),
     ("POST /v1/inventory/{sku}/adjustments", Of::Nothing, r#"{"delta": 1, "reason": "found"}"#, 200),
@@ -81,6 +86,12 @@ const TABLE: &[Line] = &[
     ("POST /v1/reservations/{id}/commit", Of::Held, "{}", 200),
     ("POST /v1/reservations/{id}/release", Of::Held, "{}", 200),
     ("POST /v1/reservations/{id}/extend", Of::Held, r#"{"ttl": "1h"}"#, 200),
+    ("POST /v1/webhook_endpoints", Of::Nothing, ENDPOINT, 201),
+    ("GET /v1/webhook_endpoints", Of::Nothing, "", 200),
+    ("GET /v1/webhook_endpoints/{id}", Of::Endpoint, "", 200),
+    ("POST /v1/webhook_endpoints/{id}", Of::Endpoint, r#"{"disabled": true}"#, 200),
+    ("DELETE /v1/webhook_endpoints/{id}", Of::Endpoint, "", 200),
+    ("POST /v1/webhook_endpoints/{id}/rotate-secret", Of::Endpoint, "{}", 200),
     ("GET /livez", Of::Nothing, "", 200),
     ("GET /healthz", Of::Nothing, "", 200),
     ("GET /readyz", Of::Nothing, "", 200),
@@ -187,6 +198,7 @@ impl<'a> Clients<'a> {
             Of::Nothing => String::new(),
             Of::Letter => letter()[0].clone(),
             Of::TakenLetter => letter().pop().expect("enough letters"),
+            Of::Endpoint => self.make("/v1/webhook_endpoints", ENDPOINT).await,
             Of::Held => self.make("/v1/reservations", RESERVATION).await,
             Of::Authorized => {
                 let id = self.make("/v1/payments", PAYMENT).await;

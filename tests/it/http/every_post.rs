@@ -82,6 +82,17 @@ async fn ready(shop: &Shop, post: &str, tag: &str) -> Ready {
         "/v1/reservations/{id}/extend" => {
             Ready::new(&(held(shop, tag).await + "/extend"), json!({"ttl": "1h"}), json!({"ttl": "2h"}))
         }
+        "/v1/webhook_endpoints" => Ready::new(post, endpoint(tag), endpoint("another")),
+        "/v1/webhook_endpoints/{id}" => {
+            let endpoint = insist(shop, "/v1/webhook_endpoints", tag, &endpoint(tag)).await;
+            let path = format!("/v1/webhook_endpoints/{}", endpoint["id"].as_str().expect("an id"));
+            Ready::new(&path, json!({"description": "a"}), json!({"description": "b"}))
+        }
+        "/v1/webhook_endpoints/{id}/rotate-secret" => {
+            let endpoint = insist(shop, "/v1/webhook_endpoints", tag, &endpoint(tag)).await;
+            let path = format!("/v1/webhook_endpoints/{}/rotate-secret", endpoint["id"].as_str().expect("an id"));
+            Ready::new(&path, json!({"grace": "1h"}), json!({"grace": "2h"}))
+        }
         "/admin/v1/dead-letters/{id}/retry" => Ready::of_paths(&letter(shop, tag).await, "retry", "discard"),
         "/admin/v1/dead-letters/{id}/discard" => Ready::of_paths(&letter(shop, tag).await, "discard", "retry"),
         _ => panic!("POST {post} is not in this table: say here how it is sent, so that its keys are tested"),
@@ -90,6 +101,11 @@ async fn ready(shop: &Shop, post: &str, tag: &str) -> Ready {
 
 fn payment(amount: u64) -> Value {
     json!({"amount": {"amount": amount, "currency": "USD"}, "payment_method": "pm_card_ok"})
+}
+
+/// Nobody listens there, and nothing is asked for that happens here.
+fn endpoint(tag: &str) -> Value {
+    json!({"url": format!("http://127.0.0.1:9/{tag}"), "enabled_events": ["reservation.extended"]})
 }
 
 fn hold(sku: &str, quantity: u64) -> Value {
@@ -203,6 +219,7 @@ async fn malformed_keys_are_refused(shop: &Shop, post: &str, path: &str, body: &
 /// Where the version of what an answer is about can be read.
 fn resource(path: &str, answer: &super::Answer) -> Option<String> {
     match answer.header("location") {
+        "" if path.rsplit_once('/').is_some_and(|(_, last)| last.starts_with("we_")) => Some(path.to_owned()),
         "" => path.starts_with("/v1/").then(|| path.rsplit_once('/').expect("an action").0.to_owned()),
         location => Some(location.to_owned()),
     }
