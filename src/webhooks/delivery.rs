@@ -38,8 +38,9 @@ pub struct State {
     pub slot: u8,
     pub rounds: u64,
     pub round: Option<Under>,
-    /// The lowest number poked since the round began, and the highest ever.
+    /// The lowest number poked since the round began.
     pub poked: Option<u64>,
+    /// The highest number that was poked or sent: a round that ends before it is followed by another.
     pub last: u64,
     /// The round's task was given up.
     pub halted: bool,
@@ -148,6 +149,8 @@ impl Entity for Delivery {
             }
             Event::Reached { reached, sent_from } => {
                 state.done = state.done.max(*reached);
+                // What was sent ahead of its poke is sent again if the delivery goes back before it.
+                state.last = state.last.max(*reached);
                 state.sent_from = sent_from.unwrap_or(state.sent_from);
                 state.round = None;
             }

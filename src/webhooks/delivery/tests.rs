@@ -104,6 +104,18 @@ fn a_late_poke_for_what_was_left_out_goes_back_to_it() {
 }
 
 #[test]
+fn going_back_sends_everything_after_it_again_whether_it_was_poked_or_not() {
+    let mut driven = Driven::default();
+    driven.poke(5, 5);
+    driven.reach(9, Some(4));
+    driven.poke(3, 3);
+    driven.reach(5, None);
+    assert_eq!(driven.round(), (5, 6, false), "up to the ninth");
+    driven.reach(9, None);
+    assert!(driven.is_idle());
+}
+
+#[test]
 fn after_a_dead_letter_everything_waits_until_it_is_retried() {
     let mut driven = Driven::default();
     driven.poke(1, 1);
