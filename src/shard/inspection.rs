@@ -249,7 +249,7 @@ fn word(session: &Session, number: u64) -> Result<Option<Versioned>, Error> {
     let Some(entity_type) = session.machine.registry().entity_type(&from.entity_type) else { return Ok(None) };
     // An operator must be able to get rid of it, whatever its entity makes of that.
     let asked = catch_unwind(AssertUnwindSafe(|| entity_type.task_discarded(&task.handler, &task.tag)));
-    Ok(asked.unwrap_or_else(|_| Ok(None)).unwrap_or_else(|error| {
+    Ok(asked.unwrap_or(Ok(None)).unwrap_or_else(|error| {
         tracing::error!(entity = %from, %error, "the entity cannot be told that its task is discarded");
         None
     }))

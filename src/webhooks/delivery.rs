@@ -199,15 +199,17 @@ impl Step {
             return;
         }
         self.happen(Event::Poked { first, last, slot });
-        self.go_on();
+        self.go_on(None);
     }
 
     fn end(&mut self, result: Result<Progress, String>) {
+        let mut before = self.state.round;
         match result {
             Ok(Progress::Reached { reached, sent_from }) => self.happen(Event::Reached { reached, sent_from }),
             Ok(Progress::Stopped) => {
                 // Whoever poked since knew that it counts.
                 let since = self.state.poked.map(|first| (first, self.state.last));
+                before = None;
                 self.happen(Event::Stopped);
                 if let Some((first, last)) = since {
                     self.happen(Event::Poked { first, last, slot: self.state.slot });
@@ -215,19 +217,22 @@ impl Step {
             }
             Err(error) => return self.happen(Event::Halted { error }),
         }
-        self.go_on();
+        self.go_on(before);
     }
 
-    /// Begins a round if there is something to send and none under way.
-    fn go_on(&mut self) {
+    /// Begins a round if there is something to send and none under way. What one round was to send
+    /// and did not come to, the next one sends, however old: hence the one `before` it.
+    fn go_on(&mut self, before: Option<Under>) {
         let State { done, sent_from, poked, last, round, .. } = self.state;
         let (after, from) = match poked {
             _ if round.is_some() => return,
             // It came late, and was left out.
             Some(first) if first < sent_from => (done.min(first.saturating_sub(1)), first),
-            Some(first) if last > done => (done, first.max(done + 1)),
-            None if last > done => (done, done + 1),
-            _ => return,
+            _ if last <= done => return,
+            _ => {
+                let from = [poked, before.map(|round| round.from)].into_iter().flatten().min();
+                (done, from.unwrap_or(0).max(done + 1))
+            }
         };
         self.begin(after, from, false);
     }

@@ -193,3 +193,17 @@ fn a_long_error_is_cut_between_characters() {
     let long = shorten("é".repeat(ERROR_BYTES_MAX));
     assert!(long.len() <= ERROR_BYTES_MAX + '…'.len_utf8() && long.ends_with('…'));
 }
+
+#[test]
+fn a_discarded_task_leaves_word_for_its_entity_once() {
+    let mut state = state();
+    let number = ask_for(&mut state, Effect::task("mail", "welcome", vec![1]), 5);
+    give_up(&mut state, number, 10);
+    let word = Versioned { version: 1, bytes: vec![7] };
+    for _ in 0..2 {
+        apply(&mut state, Item::DiscardTask { number, answer: None, word: word.clone() });
+    }
+    assert!(state.letters.is_empty());
+    let told: Vec<_> = state.outbox.values().cloned().collect();
+    assert_eq!(told, [Outgoing { from: entity(), delivery: Delivery::Tell { to: entity(), command: word } }]);
+}

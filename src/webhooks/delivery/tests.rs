@@ -164,23 +164,27 @@ struct Model {
 }
 
 impl Model {
+    /// As `Sender`: it may end after anything that it sent.
     fn run(&mut self, round: &Round, up_to: u64) -> Progress {
-        let (mut sent_from, mut too_old) = (None, false);
-        let end = up_to.clamp((round.after + 1).min(self.events), self.events);
-        for number in round.after + 1..=end {
+        let (mut reached, mut sent_from, mut too_old, mut moved) = (round.after, None, false, false);
+        for number in round.after + 1..=self.events {
             if number < round.from && number < self.since {
                 too_old = true;
-                continue;
+            } else if moved && number > up_to {
+                break;
+            } else {
+                if too_old {
+                    sent_from.get_or_insert(number);
+                }
+                self.sent.push(number);
+                moved = true;
             }
-            if too_old {
-                sent_from.get_or_insert(number);
-            }
-            self.sent.push(number);
+            reached = number;
         }
         if too_old {
-            sent_from.get_or_insert(end + 1);
+            sent_from.get_or_insert(reached + 1);
         }
-        Progress::Reached { reached: end, sent_from }
+        Progress::Reached { reached, sent_from }
     }
 }
 

@@ -101,14 +101,16 @@ fn a_replaced_secret_signs_until_its_grace_is_over() {
     let first = told.one(0, create("http://x/")).expect("made").secret;
     let rotate = |grace_ms| What::RotateSecret { secret: Secret::random(), grace_ms };
     let rotated = told.one(10, rotate(100)).expect("rotated");
-    let signing = |endpoint: &Endpoint, at| endpoint.secrets_at(at).cloned().collect::<Vec<_>>();
-    assert_eq!(signing(&rotated, 109), [rotated.secret.clone(), first]);
-    assert_eq!(signing(&rotated, 110), [rotated.secret.clone()]);
+    fn signing(endpoint: &Endpoint, at: u64) -> Vec<&Secret> {
+        endpoint.secrets_at(at).collect()
+    }
+    assert_eq!(signing(&rotated, 109), [&rotated.secret, &first]);
+    assert_eq!(signing(&rotated, 110), [&rotated.secret]);
     told.one(20, rotate(1000)).expect("rotated");
     told.one(30, rotate(1000)).expect("rotated");
     assert_eq!(told.one(40, rotate(1000)), Err(Rejection::TooManySecrets));
     let later = told.one(110, rotate(1000)).expect("one has run out");
     assert_eq!(later.old_secrets.len(), OLD_SECRETS_MAX);
     let stolen = told.one(120, rotate(0)).expect("at once");
-    assert_eq!(signing(&stolen, 120), [stolen.secret.clone()]);
+    assert_eq!(signing(&stolen, 120), [&stolen.secret]);
 }

@@ -190,7 +190,11 @@ async fn a_receiver_that_never_answers_holds_up_no_other() {
     register(&shop, &willing, &["order.created"]).await;
     // More than one endpoint may have under way at a time.
     let orders = quorate::webhooks::CONCURRENCY + 8;
-    join_all((0..orders).map(|number| place(&shop, 0, Box::leak(format!("o-{number}").into_boxed_str())))).await;
+    let one = |number: usize| {
+        let shop = &shop;
+        async move { place(shop, 0, &format!("o-{number}")).await }
+    };
+    join_all((0..orders).map(one)).await;
     willing.wait_until("the other has all of them", |it| it.taken().len() == orders).await;
     assert!(stuck.taken().len() <= quorate::webhooks::CONCURRENCY, "a bound per endpoint");
     shop.stop().await;
