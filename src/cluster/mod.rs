@@ -20,8 +20,7 @@ mod types;
 pub use crate::entity::Place;
 pub use crate::shard::{
     Clock, ClockHand, DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, Tap, Tapped, TaskContext,
-    TaskError,
-    TaskQueue, TaskState, TaskStatus,
+    TaskError, TaskQueue, TaskState, TaskStatus,
 };
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;

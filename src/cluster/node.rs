@@ -37,7 +37,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const CATALOG_TICK: Duration = Duration::from_secs(1);
 const READY_TICK: Duration = Duration::from_millis(20);
@@ -88,6 +88,8 @@ pub struct Node {
     groups: RwLock<HashMap<GroupId, Arc<Group>>>,
     gossip: Mutex<Option<Arc<Membership>>>,
     stop: CancellationToken,
+    /// What runs until then.
+    tasks: TaskTracker,
 }
 
 impl Node {
@@ -116,6 +118,7 @@ impl Node {
             groups: RwLock::default(),
             gossip: Mutex::default(),
             stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         });
         gateway.attach(&node);
         if let Some(identity) = &identity {
@@ -134,7 +137,7 @@ impl Node {
     /// Runs a task until the node stops.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
@@ -464,6 +467,9 @@ impl Node {
         }
         join_all(hosts.iter().map(|host| host.stop())).await;
         self.transport.close(CLOSE_TIMEOUT).await;
+        // Each holds the node, and so its storage: whoever stops a node may start it again at once.
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 

@@ -41,7 +41,7 @@ const ORDER: &str = r#"{"customer_id": "cus_1", "currency": "USD", "payment_meth
 const PAYMENT: &str = r#"{"amount": {"amount": 2000, "currency": "USD"}, "payment_method": "pm_card_ok"}"#;
 const RESERVATION: &str = r#"{"items": [{"sku": "mug", "quantity": 1}], "ttl": "15m"}"#;
 /// Where nobody listens, for events that do not happen here.
-const ENDPOINT: &str = r#"{"url": "http://127.0.0.1:9/hooks", "enabled_events": ["reservation.extended"]}"#;
+const ENDPOINT: &str = r#"{"url": "http://127.0.0.1:9/hooks", "enabled_events": ["order.needs_attention"]}"#;
 
 /// What the path of a route names, in a state in which the route succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -105,7 +105,7 @@ fn payment(amount: u64) -> Value {
 
 /// Nobody listens there, and nothing is asked for that happens here.
 fn endpoint(tag: &str) -> Value {
-    json!({"url": format!("http://127.0.0.1:9/{tag}"), "enabled_events": ["reservation.extended"]})
+    json!({"url": format!("http://127.0.0.1:9/{tag}"), "enabled_events": ["order.needs_attention"]})
 }
 
 fn hold(sku: &str, quantity: u64) -> Value {
@@ -186,15 +186,18 @@ async fn every_post_keeps_the_rules_of_keys() {
 async fn keeps_the_rules(shop: &Shop, post: &str) {
     let Ready { path, body, other } = ready(shop, post, &tag(post, "rules")).await;
     malformed_keys_are_refused(shop, post, &path, &body).await;
-    let first = shop.send("POST", &path).key("rules").json(&body).await_answer().await;
+    // Endpoints share an entity, and so their keys.
+    let key = &tag(post, "send-rules");
+    let quoted = format!("\"{key}\"");
+    let first = shop.send("POST", &path).key(key).json(&body).await_answer().await;
     assert!(first.status.is_success(), "{post}: {}", first.text);
     assert_eq!(first.header("idempotent-replayed"), "", "{post}");
-    for (node, key) in [(0, "rules"), (1, "rules"), (2, "\"rules\"")] {
+    for (node, key) in [(0, key), (1, key), (2, &quoted)] {
         let again = shop.send_to(node, "POST", &path).key(key).json(&body).await_answer().await;
         assert_eq!(promised(&again), promised(&first), "{post} on node {node}");
         assert_eq!(again.header("idempotent-replayed"), "true", "{post} on node {node}");
     }
-    let reused = shop.send_to(1, "POST", &other.0).key("rules").json(&other.1).problem().await;
+    let reused = shop.send_to(1, "POST", &other.0).key(key).json(&other.1).problem().await;
     assert_eq!((reused.0, reused.1.as_str()), (422, "idempotency-key-reused"), "{post}");
 
     let Ready { path, body, .. } = ready(shop, post, &tag(post, "bare")).await;
@@ -257,10 +260,12 @@ async fn concurrent_duplicates_of_every_post_have_one_effect_and_one_answer() {
         let (shop, post) = (&shop, post.clone());
         async move {
             let once = ready(shop, &post, &tag(&post, "once")).await;
-            let answer = shop.send("POST", &once.path).key("once").json(&once.body).await_answer().await;
+            let (key_of_once, key_of_many) = (tag(&post, "send-once"), tag(&post, "send-many"));
+            let answer = shop.send("POST", &once.path).key(&key_of_once).json(&once.body).await_answer().await;
             let twin = resource(&once.path, &answer);
             let many = ready(shop, &post, &tag(&post, "many")).await;
-            let send = |n: usize| shop.send_to(n % 3, "POST", &many.path).key("many").json(&many.body).await_answer();
+            let send =
+                |n: usize| shop.send_to(n % 3, "POST", &many.path).key(&key_of_many).json(&many.body).await_answer();
             let answers = join_all((0..24).map(send)).await;
             assert!(answers[0].status.is_success(), "{post}: {}", answers[0].text);
             let different: BTreeSet<_> = answers.iter().map(promised).collect();
@@ -288,10 +293,12 @@ async fn duplicates_of_every_post_have_one_answer_while_each_node_is_cut_off_in_
     let posts = posts(&shop).await;
     for cut in 0..3 {
         let phase = format!("cut{cut}");
-        let prepare = posts.iter().map(async |post| ready(&shop, post, &tag(post, &phase)).await);
+        let prepare = posts
+            .iter()
+            .map(async |post| (tag(post, &format!("send-{phase}")), ready(&shop, post, &tag(post, &phase)).await));
         let requests = join_all(prepare).await;
-        let sending = requests.iter().map(|request| async {
-            let send = |n: usize| until_answered(&shop, n % 3, &request.path, &phase, &request.body);
+        let sending = requests.iter().map(|(key, request)| async {
+            let send = |n: usize| until_answered(&shop, n % 3, &request.path, key, &request.body);
             (&request.path, join_all((0..6).map(send)).await)
         });
         let healing = async {
