@@ -10,15 +10,17 @@ mod handle;
 mod inspection;
 mod leadership;
 mod node;
+mod receipt;
 mod status;
 mod types;
 
 pub use crate::shard::{
-    DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError, TaskQueue,
-    TaskState, TaskStatus,
+    DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, Mark, Place, StateHash, TaskContext,
+    TaskError, TaskQueue, TaskState, TaskStatus,
 };
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;
 pub use handle::Cluster;
 pub use inspection::{Page, ResolveError, Resolved};
+pub use receipt::{InvalidReceipt, ReceiptStatus, Verdict};
 pub use types::*;

@@ -215,6 +215,7 @@ impl Node {
         let cached = self.config.shard.entities_cached;
         let machine = ShardMachine::open(group_id, self.storage.clone(), self.registry.clone(), cached)
             .map_err(|e| e.to_string())?;
+        machine.keep_receipts(self.config.shard.receipts_kept);
         machine.drop_old_generation().await.map_err(|e| e.to_string())?;
         let (options, peers) = (&self.config.replication, member.peers.clone());
         let replica = Arc::new(machine.clone());

@@ -41,7 +41,7 @@ pub struct AskOptions {
     pub trace_id: Option<String>,
 }
 
-/// Proof of an acknowledged write.
+/// Proof of an acknowledged write. Written `3-2-1047-9c0b7e11`, see [`super::InvalidReceipt`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub shard: ShardId,

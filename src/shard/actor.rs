@@ -235,8 +235,9 @@ impl Running {
         if first.fingerprint != idempotency.fingerprint {
             return Ok(Some(CommandReply::IdempotencyKeyReused));
         }
+        let receipt = self.own.machine.receipt_of(&self.own.key, &first)?;
         let KeyedAnswer { reply, version, .. } = first;
-        Ok(Some(CommandReply::Done { reply, version, replayed: true, receipt: None }))
+        Ok(Some(CommandReply::Done { reply, version, replayed: true, receipt }))
     }
 
     fn change(

@@ -4,15 +4,17 @@
 //! depends on the item and on the state alone, so every replica ends up with the same.
 
 use super::{
+    chain::Chain,
     entry::{Change, Item, KeyedAnswer, Outcome},
     keys,
+    ledger::{Ledger, Place},
     overlay::Overlay,
     registry::{Registry, State},
     request::{Cause, StoredEvent},
 };
 use crate::{
     entity::{Effect, EntityKey, Task, TimedTask, Versioned, codec},
-    replication,
+    replication::{self, Position},
     storage::{Error, GroupId, Storage},
 };
 use bytes::Bytes;
@@ -135,6 +137,9 @@ pub struct AppliedState {
     pub letters: BTreeSet<u64>,
     /// When the next timer is due. May be too early after a cancellation, never too late.
     pub next_timer_at_ms: Option<u64>,
+    pub ledger: Ledger,
+    /// The entry that is being applied.
+    place: Place,
     registry: Arc<Registry>,
     entities: HashMap<EntityKey, Entity>,
     received: HashMap<GroupId, Received>,
@@ -143,11 +148,15 @@ pub struct AppliedState {
 impl AppliedState {
     /// Reads what the last checkpoint left.
     pub fn open(storage: Arc<dyn Storage>, group: GroupId, registry: Arc<Registry>) -> Result<Self, Error> {
-        let overlay = Overlay::open(storage, group)?;
-        let meta = match overlay.get(keys::META)? {
+        let mut overlay = Overlay::open(storage, group)?;
+        let meta: Meta = match overlay.get(keys::META)? {
             Some(bytes) => decode(&bytes)?,
             None => Meta::default(),
         };
+        let applied_index = meta.progress.position.map(|position| position.index);
+        let chain = overlay.get(keys::CHAIN)?.map(|bytes| decode(&bytes)).transpose()?;
+        overlay.chain = Chain::open(chain, applied_index);
+        let ledger = Ledger::open(&overlay, applied_index)?;
         let mut state = Self {
             overlay,
             meta,
@@ -155,6 +164,8 @@ impl AppliedState {
             outbox: BTreeMap::new(),
             letters: BTreeSet::new(),
             next_timer_at_ms: None,
+            ledger,
+            place: Place::default(),
             entities: HashMap::new(),
             received: HashMap::new(),
         };
@@ -191,6 +202,18 @@ impl AppliedState {
         let first = self.overlay.scan(b"t", b"u", 1)?;
         self.next_timer_at_ms = first.first().and_then(|(key, _)| keys::parse_timer(key)).map(|(due, _)| due);
         Ok(())
+    }
+
+    /// What follows is done by this entry.
+    pub fn begin(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    /// All of the entry is done.
+    pub fn end(&mut self) {
+        self.ledger.record(self.place);
+        self.overlay.chain.end(self.place);
+        self.meta.progress.position = Some(Position { term: self.place.term, index: self.place.index });
     }
 
     pub fn apply(&mut self, item: Item) -> Result<Outcome, Error> {
@@ -412,12 +435,19 @@ impl AppliedState {
     pub(super) fn keep_answer(&mut self, entity: &EntityKey, answer: KeyedAnswer) -> Result<(), Error> {
         let expiry = keys::answer_expiry(answer.expires_at_ms, entity, &answer.idempotency_key);
         self.overlay.put(keys::answer(entity, &answer.idempotency_key), encode(&answer)?);
-        self.overlay.put(expiry, Bytes::new());
+        self.overlay.put(expiry, encode(&self.place)?);
         Ok(())
     }
 
     pub fn answer(&self, entity: &EntityKey, idempotency_key: &str) -> Result<Option<KeyedAnswer>, Error> {
         self.overlay.get(&keys::answer(entity, idempotency_key))?.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    /// Where the change was made whose answer this is; `None` if an older build made it.
+    pub fn place_of(&self, entity: &EntityKey, answer: &KeyedAnswer) -> Result<Option<Place>, Error> {
+        let expiry = keys::answer_expiry(answer.expires_at_ms, entity, &answer.idempotency_key);
+        let place = self.overlay.get(&expiry)?.filter(|bytes| !bytes.is_empty());
+        place.map(|bytes| decode(&bytes)).transpose()
     }
 
     /// Whether some answer expired before `now_ms`.
@@ -530,7 +560,7 @@ impl AppliedState {
     }
 
     /// Writes changed entities and the progress into the overlay, ready to be flushed.
-    pub fn prepare_checkpoint(&mut self) -> Result<(), Error> {
+    pub fn prepare_checkpoint(&mut self, receipts_kept: u64) -> Result<(), Error> {
         let mut records = Vec::new();
         for (key, entity) in self.entities.iter_mut().filter(|(_, e)| e.dirty) {
             let entity_type = self.registry.entity_type(&key.entity_type);
@@ -543,9 +573,11 @@ impl AppliedState {
             entity.dirty = false;
         }
         for (key, record) in records {
-            self.overlay.put(key, record);
+            self.overlay.write(key, record);
         }
-        self.overlay.put(keys::META.to_vec(), encode(&self.meta)?);
+        self.ledger.checkpoint(&mut self.overlay, receipts_kept)?;
+        self.overlay.write(keys::CHAIN.to_vec(), encode(self.overlay.chain.saved())?);
+        self.overlay.write(keys::META.to_vec(), encode(&self.meta)?);
         Ok(())
     }
 

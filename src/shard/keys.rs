@@ -15,10 +15,13 @@
 //! | `i` entity, key | the answer under an idempotency key |
 //! | `x` expiry, entity, key | index of the above by expiry |
 //! | `d` number | a dead letter |
+//! | `l` number | a page of the ledger: what was applied at 64 places of the log |
+//! | `c` | the running hash over what apply writes |
 
 use crate::{entity::EntityKey, storage::GroupId};
 
 pub const META: &[u8] = b"m";
+pub const CHAIN: &[u8] = b"c";
 
 pub fn prefix(group: GroupId, generation: u32) -> Vec<u8> {
     let mut key = Vec::with_capacity(6);
@@ -75,6 +78,10 @@ pub fn dead_letter(number: u64) -> Vec<u8> {
     numbered(b'd', number)
 }
 
+pub fn ledger(page: u64) -> Vec<u8> {
+    numbered(b'l', page)
+}
+
 pub fn received(source: GroupId, number: u64) -> Vec<u8> {
     let mut key = vec![b'r'];
     key.extend_from_slice(&source.0.to_be_bytes());
@@ -121,7 +128,7 @@ pub fn parse_answer_expiry(key: &[u8]) -> Option<(u64, Vec<u8>)> {
     Some((u64::from_be_bytes(*due), answer))
 }
 
-/// The number at the end of an outbox or dead-letter key.
+/// The number at the end of an outbox, dead-letter or ledger key.
 pub fn parse_number(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
 }

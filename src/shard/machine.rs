@@ -1,23 +1,34 @@
 //! A shard's replicated state machine: applies packed entries, checkpoints, snapshots.
 
 use super::{
+    Options,
     applied::{AppliedState, Outgoing, Timer},
+    chain::Mark,
     entry::{self, KeyedAnswer, Outcome},
     gate::Gate,
     keys,
+    ledger::Place,
     registry::{Registry, State},
     request::{StoredEvent, StoredState},
     snapshot::{Sink, Source, delete_generation},
 };
 use crate::{
-    entity::EntityKey,
+    cluster::Receipt,
+    entity::{EntityKey, ShardId},
     replication::{Applied, CommittedEntry, EntryKind, Machine, SnapshotSink, SnapshotSource},
     storage::{Error, GroupId, Storage, Write},
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use tokio::sync::{Notify, oneshot, watch};
 
 /// One replica's state. Cheap to clone.
@@ -29,6 +40,8 @@ struct Inner {
     storage: Arc<dyn Storage>,
     registry: Arc<Registry>,
     entities_cached: usize,
+    /// Entries that the ledger keeps.
+    receipts_kept: AtomicU64,
     state: Mutex<AppliedState>,
     /// Read-held by a snapshot in transfer, write-held by a checkpoint being written.
     gate: Arc<Gate>,
@@ -39,6 +52,26 @@ struct Inner {
     progress: watch::Sender<(u64, u64)>,
     outbox_grew: Notify,
     timers_changed: Notify,
+}
+
+/// What a replica knows of a place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Applied(Place),
+    NotYet,
+    /// Longer ago than the ledger reaches.
+    Forgotten,
+}
+
+/// A replica's running hash over everything that it applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHash {
+    /// The entry after which it began. Only hashes that began at the same one can be compared.
+    pub since: u64,
+    /// After the last applied entry.
+    pub now: Mark,
+    /// After earlier ones, oldest first.
+    pub marks: Vec<Mark>,
 }
 
 impl ShardMachine {
@@ -57,6 +90,7 @@ impl ShardMachine {
             storage,
             registry,
             entities_cached,
+            receipts_kept: AtomicU64::new(Options::default().receipts_kept),
             state: Mutex::new(state),
             gate: Arc::default(),
             checkpoint: Mutex::new(checkpoint),
@@ -65,6 +99,28 @@ impl ShardMachine {
             outbox_grew: Notify::new(),
             timers_changed: Notify::new(),
         })))
+    }
+
+    /// Keeps the ledger of so many entries; what is older is dropped with the next checkpoints.
+    pub fn keep_receipts(&self, entries: u64) {
+        self.0.receipts_kept.store(entries, Ordering::Relaxed);
+    }
+
+    /// What this replica applied at a place of the log.
+    pub fn applied_at(&self, index: u64) -> Result<Found, Error> {
+        let state = self.0.state.lock();
+        if state.meta.progress.position.is_none_or(|last| last.index < index) {
+            return Ok(Found::NotYet);
+        }
+        let place = state.ledger.find(&state.overlay, index)?;
+        Ok(place.map_or(Found::Forgotten, Found::Applied))
+    }
+
+    /// The running hash over what this replica applied.
+    pub fn state_hash(&self) -> StateHash {
+        let state = self.0.state.lock();
+        let chain = &state.overlay.chain;
+        StateHash { since: chain.saved().since, now: chain.now(), marks: chain.saved().marks.iter().copied().collect() }
     }
 
     /// Deletes what an installed snapshot replaced, where a crash came before that was done.
@@ -104,6 +160,17 @@ impl ShardMachine {
 
     pub fn answer(&self, key: &EntityKey, idempotency_key: &str) -> Result<Option<KeyedAnswer>, Error> {
         self.0.state.lock().answer(key, idempotency_key)
+    }
+
+    /// The receipt of the change whose answer this is; `None` if an older build made it.
+    pub fn receipt_of(&self, key: &EntityKey, answer: &KeyedAnswer) -> Result<Option<Receipt>, Error> {
+        let place = self.0.state.lock().place_of(key, answer)?;
+        Ok(place.map(|place| Receipt {
+            shard: ShardId(self.0.group.0),
+            term: place.term,
+            index: place.index,
+            entry_hash: place.entry_hash,
+        }))
     }
 
     pub fn has_received(&self, source: GroupId, number: u64) -> bool {
@@ -199,7 +266,7 @@ impl ShardMachine {
         let _gate = self.0.gate.write().await;
         let (changes, applied) = {
             let mut state = self.0.state.lock();
-            state.prepare_checkpoint()?;
+            state.prepare_checkpoint(self.0.receipts_kept.load(Ordering::Relaxed))?;
             (state.overlay.begin_flush(), state.meta.progress.clone())
         };
         self.0.storage.write(Write::State(changes)).await?;
@@ -304,6 +371,13 @@ fn apply_entry(
         "entry {position:?} applied after {:?}",
         state.meta.progress.position,
     );
+    let entry_hash = match &committed.kind {
+        EntryKind::Command(command) => crc32c::crc32c(command),
+        EntryKind::Blank | EntryKind::Membership(_) => 0,
+    };
+    let place = Place { term: position.term, index: position.index, entry_hash };
+    let begins_term = matches!(committed.kind, EntryKind::Blank);
+    state.begin(place);
     let reply = match committed.kind {
         EntryKind::Blank => Bytes::new(),
         EntryKind::Membership(membership) => {
@@ -330,6 +404,9 @@ fn apply_entry(
             entry::encode_outcomes(&outcomes)
         }
     };
-    state.meta.progress.position = Some(position);
+    state.end();
+    if begins_term {
+        state.overlay.chain.begin_term(place);
+    }
     Ok(reply)
 }

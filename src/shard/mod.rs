@@ -16,12 +16,14 @@
 
 mod actor;
 mod applied;
+mod chain;
 mod dead_letters;
 mod entry;
 mod gate;
 mod host;
 mod inspection;
 mod keys;
+mod ledger;
 mod machine;
 mod options;
 mod outbox;
@@ -37,12 +39,14 @@ mod task_queue;
 mod tasks;
 mod timers;
 
+pub use chain::Mark;
 pub use dead_letters::{EffectId, InvalidEffectId};
 pub use host::{Parts, ShardHost};
 pub use inspection::{
     Answer, Ask, DeadEffect, DeadLetterStatus, PAGE_MAX, Resolution, ShardRequest, TaskState, TaskStatus,
 };
-pub use machine::ShardMachine;
+pub use ledger::Place;
+pub use machine::{Found, ShardMachine, StateHash};
 pub use options::Options;
 pub use registry::{Registry, TaskContext, TaskError, typed_handler};
 pub use request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryRequest, StoredEvent, StoredState};

@@ -47,6 +47,8 @@ pub struct Options {
     /// Idempotency keys are kept at least this long.
     #[serde(with = "humantime_serde")]
     pub idempotency_retention: Duration,
+    /// Receipts of the last so many log entries of a shard can be checked; a multiple of 64 is kept.
+    pub receipts_kept: u64,
 }
 
 impl Default for Options {
@@ -69,6 +71,7 @@ impl Default for Options {
             checkpoint_bytes: ByteSize::kib(512),
             checkpoint_interval: Duration::from_secs(30),
             idempotency_retention: Duration::from_secs(24 * 3600),
+            receipts_kept: 1 << 20,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A write-back cache over the state store: changes since the last checkpoint in memory, the rest
 //! on disk.
 
-use super::keys;
+use super::{chain::Chain, keys};
 use crate::storage::{Error, GroupId, StateChange, Storage};
 use bytes::Bytes;
 use std::{
@@ -15,6 +15,8 @@ type Changes = BTreeMap<Vec<u8>, Option<Bytes>>;
 type Fresh = HashSet<Vec<u8>>;
 
 pub struct Overlay {
+    /// Over all that is put and deleted.
+    pub chain: Chain,
     storage: Arc<dyn Storage>,
     group: GroupId,
     generation: u32,
@@ -31,6 +33,7 @@ impl Overlay {
         let generation = read_generation(&*storage, group)?;
         let prefix = keys::prefix(group, generation);
         Ok(Self {
+            chain: Chain::default(),
             storage,
             group,
             generation,
@@ -56,6 +59,13 @@ impl Overlay {
 
     pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
         let value = value.into();
+        self.chain.put(&key, &value);
+        self.write(key, value);
+    }
+
+    /// As [`Overlay::put`], for what a checkpoint adds by itself: each replica takes its own.
+    pub fn write(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        let value = value.into();
         self.dirty_bytes += key.len() + value.len();
         self.dirty.insert(key, Some(value));
     }
@@ -68,12 +78,18 @@ impl Overlay {
     }
 
     pub fn delete(&mut self, key: Vec<u8>) {
+        self.chain.delete(&key);
         if self.fresh.remove(&key) {
             if let Some(Some(value)) = self.dirty.remove(&key) {
                 self.dirty_bytes = self.dirty_bytes.saturating_sub(key.len() + value.len());
             }
             return;
         }
+        self.erase(key);
+    }
+
+    /// As [`Overlay::delete`], for what was written by [`Overlay::write`].
+    pub fn erase(&mut self, key: Vec<u8>) {
         self.dirty_bytes += key.len();
         self.dirty.insert(key, None);
     }

@@ -10,3 +10,4 @@ mod quorum;
 mod readme;
 mod restart;
 mod shop;
+mod verify;

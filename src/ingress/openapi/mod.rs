@@ -4,15 +4,17 @@
 //! written beside the types they describe, because the entities know nothing of HTTP; tests hold
 //! the two together.
 
+mod evidence;
 mod operations;
 mod schemas;
 
+pub use evidence::*;
 pub use operations::*;
 pub use schemas::*;
 #[cfg(test)]
 pub use tests::describes;
 
-use super::{Api, admin, extract::Params, fallback, ops, problem::Problem, shop, tasks};
+use super::{Api, admin, evidence as evidence_routes, extract::Params, fallback, ops, problem::Problem, shop, tasks};
 use axum::{
     Router,
     extract::Path,
@@ -51,9 +53,11 @@ use utoipa::OpenApi;
         ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
+        evidence_routes::receipt,
         fallback::explain, openapi_json,
     ),
     components(responses(ProblemResponse), schemas(FieldError)),
+    modifiers(&Receipts),
 )]
 struct Description;
 
@@ -281,6 +285,20 @@ mod tests {
         let described = described()["components"]["schemas"]["Payment"]["properties"]["status"]["enum"].clone();
         let known: Vec<_> = crate::commerce::payment::Status::ALL.iter().map(|status| status.name()).collect();
         assert_eq!(described, serde_json::json!(known));
+    }
+
+    #[test]
+    fn every_write_of_the_shop_describes_its_receipt() {
+        let document = described();
+        let mut writes = 0;
+        for (name, operation) in operations(&document).filter(|(name, _)| name.contains(" /v1/")) {
+            let responses = operation["responses"].as_object().expect("responses");
+            let good = responses.iter().find(|(status, _)| status.starts_with('2')).expect("a good answer").1;
+            let described = good["headers"]["x-receipt"]["schema"]["type"] == "string";
+            assert_eq!(described, !name.starts_with("get "), "{name}");
+            writes += usize::from(described);
+        }
+        assert!(writes >= 13, "{writes}");
     }
 
     #[test]

@@ -1,0 +1,88 @@
+//! Schemas of the evidence that a node gives, and the header in which a write's receipt comes. As
+//! in `schemas`, nothing here is ever made: the real types are in `ingress::evidence`.
+#![allow(dead_code)]
+
+use serde::Serialize;
+use utoipa::{
+    Modify, ToSchema,
+    openapi::{
+        Header, ObjectBuilder, OpenApi, RefOr, Type,
+        path::{Operation, PathItem},
+    },
+};
+
+/// Describes the receipt of every write of the shop, whichever route makes it.
+pub(super) struct Receipts;
+
+impl Modify for Receipts {
+    fn modify(&self, openapi: &mut OpenApi) {
+        let shop = openapi.paths.paths.iter_mut().filter(|(path, _)| path.starts_with("/v1/"));
+        for operation in shop.flat_map(|(_, item)| writes(item)) {
+            for (status, response) in &mut operation.responses.responses {
+                if let (true, RefOr::T(response)) = (status.starts_with('2'), response) {
+                    response.headers.insert("x-receipt".into(), receipt());
+                }
+            }
+        }
+    }
+}
+
+fn writes(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    item.post.iter_mut().chain(item.put.iter_mut()).chain(item.patch.iter_mut()).chain(item.delete.iter_mut())
+}
+
+fn receipt() -> Header {
+    let text = ObjectBuilder::new().schema_type(Type::String).examples(["3-2-1047-9c0b7e11"]).build();
+    let mut header = Header::new(text);
+    header.description = Some(
+        "Shard, term, index and hash of the log entry that made the write durable; a replay carries the first one. \
+         Absent where nothing was changed."
+            .into(),
+    );
+    header
+}
+
+/// A receipt as one node sees it.
+#[derive(Serialize, ToSchema)]
+pub struct ReceiptStatus {
+    #[schema(example = "3-2-1047-9c0b7e11")]
+    receipt: String,
+    shard: u16,
+    term: u64,
+    index: u64,
+    #[schema(example = "9c0b7e11")]
+    entry_hash: String,
+    #[schema(inline)]
+    verdict: Verdict,
+    /// The node that says so.
+    node: Option<u64>,
+    /// The nodes that hold a replica of the shard; empty where there is no such shard.
+    replicas: Vec<u64>,
+    /// Of this node's replica.
+    applied_index: Option<u64>,
+    /// The last entry in the log of this node's replica, applied or not.
+    last_log_index: Option<u64>,
+    /// What this node's replica applied at that index.
+    found: Option<AppliedEntry>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It applied that entry at that place.
+    Confirmed,
+    /// It applied another entry there.
+    Contradicted,
+    /// It has not come so far.
+    NotAppliedYet,
+    /// Longer ago than `shard.receipts_kept` entries.
+    Forgotten,
+    NotAReplica,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct AppliedEntry {
+    term: u64,
+    #[schema(example = "9c0b7e11")]
+    entry_hash: String,
+}
