@@ -3,6 +3,7 @@
 //! `node` wires the parts of one node together and takes them apart in order; nothing below this
 //! module knows more than its own neighbours.
 
+mod audit;
 mod builder;
 mod entity_ref;
 mod gateway;
@@ -18,6 +19,7 @@ pub use crate::shard::{
     DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, Mark, Place, StateHash, TaskContext,
     TaskError, TaskQueue, TaskState, TaskStatus,
 };
+pub use audit::{Finding, ShardHash, Violation};
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;
 pub use handle::Cluster;

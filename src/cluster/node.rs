@@ -6,6 +6,7 @@
 //! ```
 
 use super::{
+    audit::{self, Differences},
     builder::StartError,
     gateway::{Gateway, decode_view},
     leadership,
@@ -85,6 +86,7 @@ pub struct Node {
     view: RwLock<Option<View>>,
     groups: RwLock<HashMap<GroupId, Arc<Group>>>,
     gossip: Mutex<Option<Arc<Membership>>>,
+    differences: Differences,
     stop: CancellationToken,
 }
 
@@ -112,6 +114,7 @@ impl Node {
             view: RwLock::default(),
             groups: RwLock::default(),
             gossip: Mutex::default(),
+            differences: Differences::default(),
             stop: CancellationToken::new(),
         });
         gateway.attach(&node);
@@ -205,6 +208,7 @@ impl Node {
         self.spawn(self.clone().follow_catalog(identity.clone()));
         self.spawn(self.clone().keep_checking(cluster));
         self.spawn(self.clone().announce(me, cluster));
+        self.spawn(audit::run(self.clone()));
         self.spawn(self.clone().become_ready());
         tracing::info!(node = %me, %cluster, name = self.config.node.name, "member of the cluster");
         Ok(())
@@ -396,6 +400,10 @@ impl Node {
 
     pub(super) fn membership_of_cluster(&self) -> Option<InCluster> {
         self.member.get().cloned()
+    }
+
+    pub(super) fn differences(&self) -> &Differences {
+        &self.differences
     }
 
     pub fn phase(&self) -> watch::Receiver<Phase> {

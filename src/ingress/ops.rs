@@ -123,6 +123,7 @@ mod tests {
             phase,
             shards_without_owner: Vec::new(),
             shards_owned: 0,
+            violations: 0,
         }
     }
 

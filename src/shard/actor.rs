@@ -101,6 +101,8 @@ pub struct Running {
     unmeasured: usize,
     /// The state is larger than [`codec::STATE_BYTES_MAX`]: no further events.
     too_large: bool,
+    /// What it was started with breaks its own laws.
+    broken: bool,
 }
 
 /// A state is measured whenever its changes add up to this many bytes.
@@ -116,6 +118,7 @@ impl Actor for EntityActor {
     async fn pre_start(&self, _me: ActorRef<Message>, own: Arguments) -> Result<Running, ActorProcessingErr> {
         let (version, at_ms, state) = own.machine.entity(&own.key)?;
         let state = state.ok_or_else(|| format!("the state of {} cannot be read", own.key))?;
+        let broken = !own.machine.examine(&own.key, version, &state);
         Ok(Running {
             own,
             in_flight: Arc::default(),
@@ -124,6 +127,7 @@ impl Actor for EntityActor {
             at_ms,
             unmeasured: MEASURE_EVERY,
             too_large: false,
+            broken,
         })
     }
 
@@ -180,6 +184,10 @@ impl Running {
             Ok(Some(reply)) => return Step::Now(reply),
             Ok(None) => {}
             Err(error) => return Step::Now(storage_failed(&error)),
+        }
+        if self.broken || self.own.machine.is_frozen(&self.own.key) {
+            let key = self.own.key.to_string();
+            return Step::Now(CommandReply::Unavailable(Unavailable::Frozen { key }));
         }
         if let Some(expected) = request.if_version.filter(|v| *v != self.version) {
             tracing::debug!(entity = %self.own.key, expected, actual = self.version, "version mismatch");

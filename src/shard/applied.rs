@@ -548,6 +548,21 @@ impl AppliedState {
         Ok((entity.version, entity.at_ms, state))
     }
 
+    /// Looks at an entity's state without keeping it: its version, and what was found. `None` if it
+    /// has no events or no readable state.
+    pub fn with_state<R>(&self, key: &EntityKey, look: impl FnOnce(&State) -> R) -> Result<Option<(u64, R)>, Error> {
+        let loaded;
+        let entity = match self.entities.get(key) {
+            Some(entity) => entity,
+            None => {
+                loaded = self.load_entity(key)?;
+                &loaded
+            }
+        };
+        let state = entity.state.as_ref().filter(|_| entity.version > 0);
+        Ok(state.map(|state| (entity.version, look(state))))
+    }
+
     /// The encoded state as applied, or `None` if the entity has no events or no readable state.
     pub fn encoded_state(&mut self, key: &EntityKey) -> Result<(u64, Option<Versioned>), Error> {
         let entity_type = self.registry.entity_type(&key.entity_type).cloned();

@@ -12,7 +12,7 @@
 
 use super::ledger::Place;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Entries between two marks.
 pub const MARK_EVERY: u64 = 64;
@@ -35,6 +35,42 @@ pub struct Saved {
 pub struct Mark {
     pub index: u64,
     pub hash: u64,
+}
+
+/// A replica's running hash over everything that it applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHash {
+    /// The entry after which it began. Only hashes that began at the same one can be compared.
+    pub since: u64,
+    /// After the last applied entry.
+    pub now: Mark,
+    /// After earlier ones, oldest first.
+    pub marks: Vec<Mark>,
+}
+
+/// Where two replicas that could be compared differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// They know the hash of no entry in common, or began at different ones.
+    Incomparable,
+    Same,
+    /// The first entry in common after which they differ.
+    DifferAt(u64),
+}
+
+impl StateHash {
+    pub fn compare(&self, other: &Self) -> Compared {
+        let points = |hash: &Self| -> BTreeMap<u64, u64> {
+            hash.marks.iter().chain([&hash.now]).map(|mark| (mark.index, mark.hash)).collect()
+        };
+        let (mine, theirs) = (points(self), points(other));
+        let mut common =
+            mine.iter().filter_map(|(index, hash)| Some((*index, *hash == *theirs.get(index)?))).peekable();
+        if self.since != other.since || common.peek().is_none() {
+            return Compared::Incomparable;
+        }
+        common.find(|(_, same)| !same).map_or(Compared::Same, |(index, _)| Compared::DifferAt(index))
+    }
 }
 
 #[derive(Default)]
@@ -93,6 +129,16 @@ impl Chain {
         if self.saved.since > 0 {
             self.saved = Saved { since: place.index, index: place.index, ..Saved::default() };
         }
+    }
+
+    pub fn shown(&self) -> StateHash {
+        StateHash { since: self.saved.since, now: self.now(), marks: self.saved.marks.iter().copied().collect() }
+    }
+
+    /// From here on it differs from that of every other replica.
+    #[cfg(test)]
+    pub fn disturb(&mut self) {
+        self.saved.hash[0] ^= 1;
     }
 
     /// The hash after the last entry.
@@ -203,5 +249,22 @@ mod tests {
         fill(&mut old, 1..=5);
         let chain = Chain::open(Some(old.saved().clone()), Some(9));
         assert_eq!((chain.saved().since, chain.saved().index, chain.saved().hash), (9, 9, [0; 32]));
+    }
+
+    #[test]
+    fn replicas_are_compared_where_both_have_been() {
+        let mut ahead = Chain::default();
+        fill(&mut ahead, 1..=200);
+        let mut behind = Chain::default();
+        fill(&mut behind, 1..=130);
+        assert_eq!(ahead.shown().compare(&behind.shown()), Compared::Same);
+        behind.disturb();
+        fill(&mut behind, 131..=200);
+        assert_eq!(ahead.shown().compare(&behind.shown()), Compared::DifferAt(192));
+        let later = Chain::open(None, Some(200));
+        assert_eq!(ahead.shown().compare(&later.shown()), Compared::Incomparable, "it began elsewhere");
+        let mut young = Chain::default();
+        fill(&mut young, 1..=3);
+        assert_eq!(ahead.shown().compare(&young.shown()), Compared::Incomparable, "nothing in common yet");
     }
 }

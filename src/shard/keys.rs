@@ -128,6 +128,20 @@ pub fn parse_answer_expiry(key: &[u8]) -> Option<(u64, Vec<u8>)> {
     Some((u64::from_be_bytes(*due), answer))
 }
 
+/// The entity of an entity key.
+pub fn parse_entity(key: &[u8]) -> Option<EntityKey> {
+    let part = |bytes: &'_ [u8]| -> Option<(String, usize)> {
+        let length = usize::from(*bytes.first()?);
+        let text = std::str::from_utf8(bytes.get(1..=length)?).ok()?;
+        Some((text.to_owned(), length + 1))
+    };
+    let rest = key.strip_prefix(b"e")?;
+    let (entity_type, read) = part(rest)?;
+    let (id, read_too) = part(&rest[read..])?;
+    let whole = read + read_too == rest.len();
+    whole.then(|| EntityKey { entity_type: entity_type.into(), id: id.into() })
+}
+
 /// The number at the end of an outbox, dead-letter or ledger key.
 pub fn parse_number(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
@@ -157,6 +171,8 @@ mod tests {
         let entity = EntityKey::new("order", "a").unwrap();
         let expiry = answer_expiry(5, &entity, "k");
         assert_eq!(parse_answer_expiry(&expiry), Some((5, answer(&entity, "k"))));
+        assert_eq!(parse_entity(&super::entity(&entity)), Some(entity.clone()));
+        assert_eq!(parse_entity(&history(&entity, 1)), None);
         assert_eq!(parse_received(&received(GroupId(3), 8)), Some((GroupId(3), 8)));
     }
 }

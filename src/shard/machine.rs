@@ -3,7 +3,8 @@
 use super::{
     Options,
     applied::{AppliedState, Outgoing, Timer},
-    chain::Mark,
+    audit::Auditor,
+    chain::StateHash,
     entry::{self, KeyedAnswer, Outcome},
     gate::Gate,
     keys,
@@ -21,7 +22,6 @@ use crate::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
     sync::{
@@ -47,6 +47,7 @@ struct Inner {
     gate: Arc<Gate>,
     /// Progress of the last durable checkpoint.
     checkpoint: Mutex<Option<Applied>>,
+    auditor: Auditor,
     watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     /// Term and index of the last applied entry.
     progress: watch::Sender<(u64, u64)>,
@@ -61,17 +62,6 @@ pub enum Found {
     NotYet,
     /// Longer ago than the ledger reaches.
     Forgotten,
-}
-
-/// A replica's running hash over everything that it applied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateHash {
-    /// The entry after which it began. Only hashes that began at the same one can be compared.
-    pub since: u64,
-    /// After the last applied entry.
-    pub now: Mark,
-    /// After earlier ones, oldest first.
-    pub marks: Vec<Mark>,
 }
 
 impl ShardMachine {
@@ -94,6 +84,7 @@ impl ShardMachine {
             state: Mutex::new(state),
             gate: Arc::default(),
             checkpoint: Mutex::new(checkpoint),
+            auditor: Auditor::default(),
             watchers: Mutex::default(),
             progress: watch::Sender::new(at),
             outbox_grew: Notify::new(),
@@ -118,9 +109,13 @@ impl ShardMachine {
 
     /// The running hash over what this replica applied.
     pub fn state_hash(&self) -> StateHash {
-        let state = self.0.state.lock();
-        let chain = &state.overlay.chain;
-        StateHash { since: chain.saved().since, now: chain.now(), marks: chain.saved().marks.iter().copied().collect() }
+        self.0.state.lock().overlay.chain.shown()
+    }
+
+    /// Makes this replica differ from the others.
+    #[cfg(test)]
+    pub fn disturb(&self) {
+        self.0.state.lock().overlay.chain.disturb();
     }
 
     /// Deletes what an installed snapshot replaced, where a crash came before that was done.
@@ -130,6 +125,14 @@ impl ShardMachine {
             Some(old) => delete_generation(&self.0.storage, self.0.group, old).await,
             None => Ok(()),
         }
+    }
+
+    pub fn group(&self) -> GroupId {
+        self.0.group
+    }
+
+    pub(super) fn auditor(&self) -> &Auditor {
+        &self.0.auditor
     }
 
     pub fn registry(&self) -> &Arc<Registry> {
@@ -306,6 +309,7 @@ impl ShardMachine {
             return Err(Error::Corrupt { place: format!("snapshot of group {}", self.0.group.0), detail });
         }
         *self.0.state.lock() = fresh;
+        self.0.auditor.forget();
         let at = applied.position.map_or((0, 0), |p| (p.term, p.index));
         *self.0.checkpoint.lock() = Some(applied);
         self.0.progress.send_replace(at);
@@ -334,6 +338,7 @@ impl Machine for ShardMachine {
             self.0.progress.send_replace((at.term, at.index));
         }
         self.notify_watchers(&changed);
+        self.0.auditor.note(changed);
         if grew {
             self.0.outbox_grew.notify_one();
         }

@@ -16,6 +16,7 @@
 
 mod actor;
 mod applied;
+mod audit;
 mod chain;
 mod dead_letters;
 mod entry;
@@ -39,14 +40,15 @@ mod task_queue;
 mod tasks;
 mod timers;
 
-pub use chain::Mark;
+pub use audit::Broken;
+pub use chain::{Compared, Mark, StateHash};
 pub use dead_letters::{EffectId, InvalidEffectId};
 pub use host::{Parts, ShardHost};
 pub use inspection::{
     Answer, Ask, DeadEffect, DeadLetterStatus, PAGE_MAX, Resolution, ShardRequest, TaskState, TaskStatus,
 };
 pub use ledger::Place;
-pub use machine::{Found, ShardMachine, StateHash};
+pub use machine::{Found, ShardMachine};
 pub use options::Options;
 pub use registry::{Registry, TaskContext, TaskError, typed_handler};
 pub use request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryRequest, StoredEvent, StoredState};

@@ -49,6 +49,9 @@ pub struct Options {
     pub idempotency_retention: Duration,
     /// Receipts of the last so many log entries of a shard can be checked; a multiple of 64 is kept.
     pub receipts_kept: u64,
+    /// How often this node looks at what it has applied, and compares it with its peers; 0s: never.
+    #[serde(with = "humantime_serde")]
+    pub audit_interval: Duration,
 }
 
 impl Default for Options {
@@ -72,6 +75,7 @@ impl Default for Options {
             checkpoint_interval: Duration::from_secs(30),
             idempotency_retention: Duration::from_secs(24 * 3600),
             receipts_kept: 1 << 20,
+            audit_interval: Duration::from_secs(1),
         }
     }
 }

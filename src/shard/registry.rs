@@ -31,6 +31,8 @@ pub trait EntityType: Send + Sync + 'static {
     fn decide(&self, state: &mut State, command: &Versioned, context: &Context<'_>) -> Result<Decided, codec::Error>;
     fn task_finished(&self, outcome: TaskOutcome) -> Result<Option<Versioned>, codec::Error>;
     fn state_json(&self, stored: &Versioned) -> Result<serde_json::Value, codec::Error>;
+    /// Whether a state obeys its laws of conservation.
+    fn check(&self, state: &State) -> Result<(), String>;
 }
 
 struct Typed<E>(PhantomData<fn() -> E>);
@@ -103,6 +105,10 @@ impl<E: Entity> EntityType for Typed<E> {
         let state: E::State = codec::decode("state", &stored.bytes)?;
         let json = serde_json::to_value(&state);
         json.map_err(|e| codec::Error::Malformed { what: "state", detail: e.to_string() })
+    }
+
+    fn check(&self, state: &State) -> Result<(), String> {
+        E::check(self.state(state).map_err(|error| error.to_string())?)
     }
 }
 

@@ -65,6 +65,10 @@ impl Entity for Order {
     fn evolve(state: &mut State, event: &Event) {
         state.apply(event);
     }
+
+    fn check(state: &State) -> Result<(), String> {
+        state.check()
+    }
 }
 
 /// The payment of an order: `pay_` and the order's own suffix.

@@ -97,6 +97,10 @@ impl Entity for Stock {
         state.apply(event);
     }
 
+    fn check(state: &State) -> Result<(), String> {
+        state.check()
+    }
+
     fn upcast_event(version: u16, bytes: &[u8]) -> Result<Event, codec::Error> {
         match version {
             1 => upcast::event(bytes),

@@ -2,6 +2,7 @@
 //! in `schemas`, nothing here is ever made: the real types are in `ingress::evidence`.
 #![allow(dead_code)]
 
+use super::EntityKey;
 use serde::Serialize;
 use utoipa::{
     Modify, ToSchema,
@@ -85,4 +86,56 @@ pub struct AppliedEntry {
     term: u64,
     #[schema(example = "9c0b7e11")]
     entry_hash: String,
+}
+
+/// The running hash over what one replica has applied.
+#[derive(Serialize, ToSchema)]
+pub struct StateHash {
+    shard: u16,
+    /// The last entry in it.
+    applied_index: u64,
+    /// After that entry; 16 hexadecimal digits.
+    #[schema(example = "5f1d7a84db00d2fc")]
+    hash: String,
+    /// The entry after which it began; 0: with the shard. Only hashes with the same one can be compared.
+    since: u64,
+    /// After every 64th entry, oldest first; the last 128.
+    marks: Vec<StateMark>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct StateMark {
+    index: u64,
+    #[schema(example = "5f1d7a84db00d2fc")]
+    hash: String,
+}
+
+/// A broken invariant.
+#[derive(Serialize, ToSchema)]
+pub struct Violation {
+    shard: u16,
+    #[schema(inline)]
+    invariant: Invariant,
+    /// Of `conservation`.
+    entity: Option<EntityKey>,
+    /// Of `conservation`: the entity's version when it was found.
+    version: Option<u64>,
+    /// Of `state_hash`: the node whose replica differs from this one's.
+    peer: Option<u64>,
+    /// Of `state_hash`: the first entry after which they were seen to differ.
+    index: Option<u64>,
+    detail: String,
+    /// Whether the entity takes no commands.
+    frozen: bool,
+    #[schema(format = DateTime)]
+    found_at: String,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Invariant {
+    /// The state of an entity does not add up.
+    Conservation,
+    /// Two replicas differ.
+    StateHash,
 }

@@ -53,7 +53,7 @@ use utoipa::OpenApi;
         ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
-        evidence_routes::receipt,
+        evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,
         fallback::explain, openapi_json,
     ),
     components(responses(ProblemResponse), schemas(FieldError)),
