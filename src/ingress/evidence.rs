@@ -237,7 +237,7 @@ mod tests {
         describes("StateHash", json);
         let entity = EntityKey::new("stock", "mug").expect("a name");
         let broken = Violation::Conservation { entity, version: 7, detail: "x".into() };
-        let differs = Violation::StateHash { peer: crate::catalog::NodeId(2), index: 64 };
+        let differs = Violation::StateHash { peer: serde_json::from_str("2").expect("a node"), index: 64 };
         for (violation, frozen) in [(broken, true), (differs, false)] {
             let view = ViolationView::from(Finding { shard: ShardId(1), violation, found_at_ms: 1 });
             assert_eq!(view.frozen, frozen);
