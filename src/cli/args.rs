@@ -43,6 +43,8 @@ pub(super) enum Command {
     DeadLetters(DeadLetters),
     /// Check a configuration file, or show the configuration in effect
     Config(Config),
+    /// Prove from receipts that no acknowledged write was lost
+    Verify(Verify),
     /// Put running nodes under load and measure
     Bench(Bench),
 }
@@ -320,12 +322,51 @@ pub(super) struct Bench {
     /// Write the result to this file as JSON (`-`: to stdout, instead of the table)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write the receipt of each acknowledged write to this file, for `quorate verify`
+    #[arg(long, value_name = "FILE")]
+    pub receipts: Option<PathBuf>,
     /// Nodes, separated by commas or repeated. One: all the nodes it knows of
     #[arg(long = "url", env = "QUORATE_URL", value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
     pub urls: Vec<String>,
     /// Bearer token, where the nodes ask for one
     #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Every answer to a write carries `x-receipt`. Keep them, one a line: bare, as a JSON string, or as
+the `receipt` of a JSON object with whatever else you like beside it. A write is proven when a
+majority of its shard's replicas holds it. What is older than shard.receipts_kept is forgotten.
+  quorate bench --receipts r.jsonl && quorate verify r.jsonl
+  quorate verify r.jsonl --urls http://10.0.0.1:8080,http://10.0.0.2:8080,http://10.0.0.3:8080
+Exit codes: 0 all are proven · 1 some are lost or contradicted · 2 the file is no list of receipts
+            3 not enough replicas could tell")]
+pub(super) struct Verify {
+    /// Receipts, one a line (`-`: stdin)
+    #[arg(value_name = "RECEIPTS.jsonl")]
+    pub file: PathBuf,
+    /// Nodes, separated by commas or repeated. One: all the nodes it knows of
+    #[arg(
+        long = "url",
+        visible_alias = "urls",
+        env = "QUORATE_URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub urls: Vec<String>,
+    /// Bearer token, where the nodes ask for one
+    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// How long to wait for each answer
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub timeout: Duration,
+    /// How long replicas that are behind or away may take to catch up
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub wait: Duration,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -6,6 +6,7 @@
 //!                      ├─ dev ───▶ N × `quorate node`, watched
 //!                      ├─ status, members, shards, entity, tasks, dead-letters ──▶ http ─▶ a running node
 //!                      ├─ config check | show
+//!                      ├─ verify ─▶ receipts held against every replica
 //!                      └─ bench ─▶ closed-loop load on running nodes
 //! ```
 //!
@@ -25,6 +26,7 @@ mod serve;
 mod signals;
 mod table;
 mod tasks;
+mod verify;
 
 pub use failure::Failure;
 
@@ -64,6 +66,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Tasks(args) => single_threaded()?.block_on(tasks::tasks(&args)),
         Command::DeadLetters(args) => single_threaded()?.block_on(tasks::dead_letters(&args.command)),
         Command::Config(args) => config::run(&args),
+        Command::Verify(args) => single_threaded()?.block_on(verify::run(&args)),
         // One thread: the cluster under load has better uses for the others.
         Command::Bench(args) => single_threaded()?.block_on(bench::run(&args)),
     }

@@ -3,6 +3,7 @@
 //! `node` wires the parts of one node together and takes them apart in order; nothing below this
 //! module knows more than its own neighbours.
 
+mod audit;
 mod builder;
 mod entity_ref;
 mod extension;
@@ -12,6 +13,7 @@ mod inspection;
 mod leadership;
 mod lists;
 mod node;
+mod receipt;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -19,13 +21,15 @@ mod types;
 
 pub use crate::entity::Place;
 pub use crate::shard::{
-    Clock, ClockHand, DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, Tap, Tapped, TaskContext,
-    TaskError, TaskQueue, TaskState, TaskStatus,
+    Clock, ClockHand, DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, LogPlace, Mark, StateHash,
+    Tap, Tapped, TaskContext, TaskError, TaskQueue, TaskState, TaskStatus,
 };
+pub use audit::{Finding, ShardHash, Violation};
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;
 pub use extension::{Extension, NodeHandle};
 pub use handle::Cluster;
 pub use inspection::{Page, ResolveError, Resolved};
 pub use lists::{Listed, Listing};
+pub use receipt::{InvalidReceipt, ReceiptStatus, Verdict};
 pub use types::*;

@@ -6,6 +6,7 @@
 //! ```
 
 use super::{
+    audit::{self, Differences},
     builder::StartError,
     gateway::{Gateway, decode_view},
     leadership,
@@ -87,6 +88,7 @@ pub struct Node {
     view: RwLock<Option<View>>,
     groups: RwLock<HashMap<GroupId, Arc<Group>>>,
     gossip: Mutex<Option<Arc<Membership>>>,
+    differences: Differences,
     stop: CancellationToken,
     /// What runs until then.
     tasks: TaskTracker,
@@ -117,6 +119,7 @@ impl Node {
             view: RwLock::default(),
             groups: RwLock::default(),
             gossip: Mutex::default(),
+            differences: Differences::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -211,6 +214,7 @@ impl Node {
         self.spawn(self.clone().follow_catalog(identity.clone()));
         self.spawn(self.clone().keep_checking(cluster));
         self.spawn(self.clone().announce(me, cluster));
+        self.spawn(audit::run(self.clone()));
         self.spawn(self.clone().become_ready());
         tracing::info!(node = %me, %cluster, name = self.config.node.name, "member of the cluster");
         Ok(())
@@ -221,6 +225,7 @@ impl Node {
         let cached = self.config.shard.entities_cached;
         let machine = ShardMachine::open(group_id, self.storage.clone(), self.registry.clone(), cached)
             .map_err(|e| e.to_string())?;
+        machine.keep_receipts(self.config.shard.receipts_kept);
         machine.drop_old_generation().await.map_err(|e| e.to_string())?;
         let (options, peers) = (&self.config.replication, member.peers.clone());
         let replica = Arc::new(machine.clone());
@@ -401,6 +406,10 @@ impl Node {
 
     pub(super) fn membership_of_cluster(&self) -> Option<InCluster> {
         self.member.get().cloned()
+    }
+
+    pub(super) fn differences(&self) -> &Differences {
+        &self.differences
     }
 
     pub fn phase(&self) -> watch::Receiver<Phase> {

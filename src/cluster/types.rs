@@ -46,7 +46,7 @@ pub struct AskOptions {
     pub trace_id: Option<String>,
 }
 
-/// Proof of an acknowledged write.
+/// Proof of an acknowledged write. Written `3-2-1047-9c0b7e11`, see [`super::InvalidReceipt`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub shard: ShardId,
@@ -142,6 +142,9 @@ pub enum Unavailable {
     /// This node is stopping; nothing happened.
     #[error("this node is shutting down")]
     ShuttingDown,
+    /// What is stored of the entity breaks its own laws: it takes no commands; nothing happened.
+    #[error("entity {key} is frozen: its state breaks its own laws")]
+    Frozen { key: String },
 }
 
 /// A node as `quorate members` shows it.
@@ -189,6 +192,8 @@ pub struct NodeStatus {
     /// Shards that have no known owner, as seen from here.
     pub shards_without_owner: Vec<ShardId>,
     pub shards_owned: usize,
+    /// Broken invariants that this node has found and that still stand.
+    pub violations: usize,
 }
 
 /// How far a node is on its way up or down.

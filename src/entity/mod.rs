@@ -69,6 +69,13 @@ pub trait Entity: Sized + Send + Sync + 'static {
         Cow::Borrowed(state)
     }
 
+    /// Whether a state obeys its laws of conservation: what must add up in it, whatever happened. The
+    /// error says what does not. Pure. Checked on every replica now and then; an entity that breaks
+    /// its own laws is frozen: it takes no commands until a build comes whose states obey them.
+    fn check(_state: &Self::State) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Turns the end of a task into a command to oneself. `None` drops it.
     fn task_finished(_outcome: TaskOutcome) -> Option<Self::Command> {
         None

@@ -133,6 +133,7 @@ mod tests {
             phase,
             shards_without_owner: Vec::new(),
             shards_owned: 0,
+            violations: 0,
         }
     }
 

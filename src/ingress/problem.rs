@@ -68,6 +68,8 @@ codes! {
         "Read the resource, correct the request as the detail says, and send it with a new key.";
     PaymentBelongsToOrder "payment-belongs-to-order" CONFLICT "The payment is driven by its order"
         "Cancel the order before it ships, or return what was shipped: the order voids or refunds its payment.";
+    Frozen "frozen" CONFLICT "The resource breaks its own laws and is frozen"
+        "Nothing happened; it can be read, but not changed. Tell the operators: `/admin/v1/violations` and the nodes' logs say what does not add up.";
     VersionMismatch "version-mismatch" PRECONDITION_FAILED "The resource has changed"
         "Read the resource again and send its `ETag` as `If-Match`.";
     PayloadTooLarge "payload-too-large" PAYLOAD_TOO_LARGE "The body is too large"
@@ -246,6 +248,9 @@ impl Problem {
                     Self::new(Code::UnknownEntityType, format!("no entity type `{entity_type}` is registered"))
                 }
                 U::Invalid { detail } => Self::new(Code::ValidationFailed, detail),
+                U::Frozen { .. } => {
+                    Self::new(Code::Frozen, "what is stored of the resource does not add up; nothing happened")
+                }
                 U::ShuttingDown => {
                     Self::new(Code::ShuttingDown, "this node is stopping; nothing happened").retry_after(1)
                 }
@@ -316,6 +321,7 @@ mod tests {
         assert_eq!(status_of(Unavailable::EntityFailed { key: "k".into() }), (500, "entity-failed", None));
         assert_eq!(status_of(Unavailable::UnknownType { entity_type: "x".into() }).0, 404);
         assert_eq!(status_of(Unavailable::Invalid { detail: "x".into() }).0, 422);
+        assert_eq!(status_of(Unavailable::Frozen { key: "k".into() }), (409, "frozen", None));
         assert_eq!(status_of(Unavailable::ShuttingDown), (503, "shutting-down", Some(1)));
     }
 

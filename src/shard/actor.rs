@@ -103,6 +103,8 @@ pub struct Running {
     unmeasured: usize,
     /// The state is larger than [`codec::STATE_BYTES_MAX`]: no further events.
     too_large: bool,
+    /// What it was started with breaks its own laws.
+    broken: bool,
 }
 
 /// A state is measured whenever its changes add up to this many bytes.
@@ -118,6 +120,7 @@ impl Actor for EntityActor {
     async fn pre_start(&self, _me: ActorRef<Message>, own: Arguments) -> Result<Running, ActorProcessingErr> {
         let (version, at_ms, state) = own.machine.entity(&own.key)?;
         let state = state.ok_or_else(|| format!("the state of {} cannot be read", own.key))?;
+        let broken = !own.machine.examine(&own.key, version, &state);
         Ok(Running {
             own,
             in_flight: Arc::default(),
@@ -126,6 +129,7 @@ impl Actor for EntityActor {
             at_ms,
             unmeasured: MEASURE_EVERY,
             too_large: false,
+            broken,
         })
     }
 
@@ -183,6 +187,10 @@ impl Running {
             Ok(None) => {}
             Err(error) => return Step::Now(storage_failed(&error)),
         }
+        if self.broken || self.own.machine.is_frozen(&self.own.key) {
+            let key = self.own.key.to_string();
+            return Step::Now(CommandReply::Unavailable(Unavailable::Frozen { key }));
+        }
         if let Some(expected) = request.if_version.filter(|v| *v != self.version) {
             tracing::debug!(entity = %self.own.key, expected, actual = self.version, "version mismatch");
             return Step::AfterPending(CommandReply::VersionMismatch { actual: self.version });
@@ -234,12 +242,16 @@ impl Running {
         }
         let Some(idempotency) = &request.idempotency else { return Ok(None) };
         let Some(first) = self.own.machine.answer(&self.own.key, &idempotency.key)? else { return Ok(None) };
-        let Kept { answer: KeyedAnswer { fingerprint, reply, version, .. }, rejected } = first;
-        Ok(Some(match rejected {
-            _ if fingerprint != idempotency.fingerprint => CommandReply::IdempotencyKeyReused,
-            true => CommandReply::RejectedBefore(reply),
-            false => CommandReply::Done { reply, version, replayed: true, receipt: None },
-        }))
+        let Kept { answer, rejected } = first;
+        if answer.fingerprint != idempotency.fingerprint {
+            return Ok(Some(CommandReply::IdempotencyKeyReused));
+        }
+        if rejected {
+            return Ok(Some(CommandReply::RejectedBefore(answer.reply)));
+        }
+        let receipt = self.own.machine.receipt_of(&self.own.key, &answer)?;
+        let KeyedAnswer { reply, version, .. } = answer;
+        Ok(Some(CommandReply::Done { reply, version, replayed: true, receipt }))
     }
 
     fn change(

@@ -4,15 +4,18 @@
 //! depends on the item and on the state alone, so every replica ends up with the same.
 
 use super::{
+    chain::Chain,
     entry::{Change, Item, Kept, KeyedAnswer, Outcome},
-    keys, lists,
+    keys,
+    ledger::{Ledger, LogPlace},
+    lists,
     overlay::Overlay,
     registry::{Registry, State},
     request::{Cause, StoredEvent},
 };
 use crate::{
     entity::{Effect, EntityKey, Task, TimedTask, Versioned, codec},
-    replication,
+    replication::{self, Position},
     storage::{Error, GroupId, Storage},
 };
 use bytes::Bytes;
@@ -135,6 +138,9 @@ pub struct AppliedState {
     pub letters: BTreeSet<u64>,
     /// When the next timer is due. May be too early after a cancellation, never too late.
     pub next_timer_at_ms: Option<u64>,
+    pub ledger: Ledger,
+    /// The entry that is being applied.
+    place: LogPlace,
     /// In which versions the rows of lists are kept; written with a checkpoint if they changed.
     pub(super) lists: lists::Versions,
     pub(super) lists_changed: bool,
@@ -146,11 +152,15 @@ pub struct AppliedState {
 impl AppliedState {
     /// Reads what the last checkpoint left.
     pub fn open(storage: Arc<dyn Storage>, group: GroupId, registry: Arc<Registry>) -> Result<Self, Error> {
-        let overlay = Overlay::open(storage, group)?;
-        let meta = match overlay.get(keys::META)? {
+        let mut overlay = Overlay::open(storage, group)?;
+        let meta: Meta = match overlay.get(keys::META)? {
             Some(bytes) => decode(&bytes)?,
             None => Meta::default(),
         };
+        let applied_index = meta.progress.position.map(|position| position.index);
+        let chain = overlay.get(keys::CHAIN)?.map(|bytes| decode(&bytes)).transpose()?;
+        overlay.chain = Chain::open(chain, applied_index);
+        let ledger = Ledger::open(&overlay, applied_index)?;
         let mut state = Self {
             overlay,
             meta,
@@ -160,6 +170,8 @@ impl AppliedState {
             next_timer_at_ms: None,
             lists: lists::Versions::new(),
             lists_changed: false,
+            ledger,
+            place: LogPlace::default(),
             entities: HashMap::new(),
             received: HashMap::new(),
         };
@@ -197,6 +209,18 @@ impl AppliedState {
         let first = self.overlay.scan(b"t", b"u", 1)?;
         self.next_timer_at_ms = first.first().and_then(|(key, _)| keys::parse_timer(key)).map(|(due, _)| due);
         Ok(())
+    }
+
+    /// What follows is done by this entry.
+    pub fn begin(&mut self, place: LogPlace) {
+        self.place = place;
+    }
+
+    /// All of the entry is done.
+    pub fn end(&mut self) {
+        self.ledger.record(self.place);
+        self.overlay.chain.end(self.place);
+        self.meta.progress.position = Some(Position { term: self.place.term, index: self.place.index });
     }
 
     pub fn apply(&mut self, item: Item) -> Result<Outcome, Error> {
@@ -449,13 +473,20 @@ impl AppliedState {
         let KeyedAnswer { idempotency_key, expires_at_ms, .. } = &kept.answer;
         let expiry = keys::answer_expiry(*expires_at_ms, entity, idempotency_key);
         self.overlay.put(keys::answer(entity, idempotency_key), kept.encode().map_err(corrupt)?);
-        self.overlay.put(expiry, Bytes::new());
+        self.overlay.put(expiry, encode(&self.place)?);
         Ok(())
     }
 
     pub fn answer(&self, entity: &EntityKey, idempotency_key: &str) -> Result<Option<Kept>, Error> {
         let kept = self.overlay.get(&keys::answer(entity, idempotency_key))?;
         kept.map(|bytes| Kept::decode(&bytes).map_err(corrupt)).transpose()
+    }
+
+    /// Where the change was made whose answer this is; `None` if an older build made it.
+    pub fn place_of(&self, entity: &EntityKey, answer: &KeyedAnswer) -> Result<Option<LogPlace>, Error> {
+        let expiry = keys::answer_expiry(answer.expires_at_ms, entity, &answer.idempotency_key);
+        let place = self.overlay.get(&expiry)?.filter(|bytes| !bytes.is_empty());
+        place.map(|bytes| decode(&bytes)).transpose()
     }
 
     /// Whether some answer expired before `now_ms`.
@@ -568,6 +599,21 @@ impl AppliedState {
         Ok((entity.version, entity.at_ms, state))
     }
 
+    /// Looks at an entity's state without keeping it: its version, and what was found. `None` if it
+    /// has no events or no readable state.
+    pub fn with_state<R>(&self, key: &EntityKey, look: impl FnOnce(&State) -> R) -> Result<Option<(u64, R)>, Error> {
+        let loaded;
+        let entity = match self.entities.get(key) {
+            Some(entity) => entity,
+            None => {
+                loaded = self.load_entity(key)?;
+                &loaded
+            }
+        };
+        let state = entity.state.as_ref().filter(|_| entity.version > 0);
+        Ok(state.map(|state| (entity.version, look(state))))
+    }
+
     /// The encoded state as applied, or `None` if the entity has no events or no readable state.
     pub fn encoded_state(&mut self, key: &EntityKey) -> Result<(u64, Option<Versioned>), Error> {
         let entity_type = self.registry.entity_type(&key.entity_type).cloned();
@@ -580,7 +626,7 @@ impl AppliedState {
     }
 
     /// Writes changed entities and the progress into the overlay, ready to be flushed.
-    pub fn prepare_checkpoint(&mut self) -> Result<(), Error> {
+    pub fn prepare_checkpoint(&mut self, receipts_kept: u64) -> Result<(), Error> {
         let mut records = Vec::new();
         for (key, entity) in self.entities.iter_mut().filter(|(_, e)| e.dirty) {
             let entity_type = self.registry.entity_type(&key.entity_type);
@@ -593,12 +639,14 @@ impl AppliedState {
             entity.dirty = false;
         }
         for (key, record) in records {
-            self.overlay.put(key, record);
+            self.overlay.write(key, record);
         }
         if std::mem::take(&mut self.lists_changed) {
-            self.overlay.put(keys::LISTS.to_vec(), encode(&self.lists)?);
+            self.overlay.write(keys::LISTS.to_vec(), encode(&self.lists)?);
         }
-        self.overlay.put(keys::META.to_vec(), encode(&self.meta)?);
+        self.ledger.checkpoint(&mut self.overlay, receipts_kept)?;
+        self.overlay.write(keys::CHAIN.to_vec(), encode(self.overlay.chain.saved())?);
+        self.overlay.write(keys::META.to_vec(), encode(&self.meta)?);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! tell it to do with that. Here, or over a node link.
 
 use super::{
+    StateHash,
     applied::{Delivery, Outgoing, QueuedTask},
     dead_letters::{DeadLetter, EffectId, shorten},
     entry::{Item, KeyedAnswer},
@@ -115,6 +116,8 @@ pub enum Ask {
         resolution: Resolution,
         idempotency: Option<Idempotency>,
     },
+    /// Of the replica that is asked, whether it owns the shard or not.
+    StateHash,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,6 +136,7 @@ pub enum Answer {
     },
     /// It may have happened, or may still happen.
     Unknown,
+    StateHash(StateHash),
 }
 
 /// Answers as the owner.
@@ -151,6 +155,7 @@ async fn answer(session: &Arc<Session>, ask: Ask) -> Result<Answer, Error> {
             Ok(Answer::DeadLetter(letter.map(|letter| letter_status(session.shard, number, letter))))
         }
         Ask::Resolve { number, resolution, idempotency } => resolve(session, number, resolution, idempotency).await,
+        Ask::StateHash => Ok(Answer::StateHash(machine.state_hash())),
     }
 }
 
@@ -256,8 +261,11 @@ fn word(session: &Session, number: u64) -> Result<Option<Versioned>, Error> {
 }
 
 impl ShardHost {
-    /// Answers if this node is the owner.
+    /// Answers if this node is the owner; of a replica's own hash whoever has one.
     pub async fn ask(&self, ask: Ask) -> Answer {
+        if matches!(ask, Ask::StateHash) {
+            return Answer::StateHash(self.machine().state_hash());
+        }
         let session = match self.leading().await {
             Ok(session) => session,
             Err(hint) => return Answer::NotOwner { hint },
@@ -291,6 +299,15 @@ impl Router {
                     false => Unavailable::NoQuorum { shard },
                 });
             }
+        }
+    }
+
+    /// The running hash of another node's replica; `None` if it cannot tell just now.
+    pub async fn state_hash_at(&self, node: NodeId, group: GroupId, timeout: Duration) -> Option<StateHash> {
+        let request = ShardRequest { group, ask: Ask::StateHash };
+        match self.send(node, Service::Shard, &request, Instant::now() + timeout).await {
+            Ok(Answer::StateHash(hash)) => Some(hash),
+            _ => None,
         }
     }
 

@@ -17,6 +17,8 @@
 //! | `d` number | a dead letter |
 //! | `l` type, list, of, order, id | a row of a list |
 //! | `v` | versions of the lists, by type |
+//! | `g` number | a page of the ledger: what was applied at 64 places of the log |
+//! | `c` | the running hash over what apply writes |
 
 use crate::{
     entity::{EntityKey, Row},
@@ -25,6 +27,7 @@ use crate::{
 
 pub const META: &[u8] = b"m";
 pub const LISTS: &[u8] = b"v";
+pub const CHAIN: &[u8] = b"c";
 /// What a list is of is in its keys up to this length, and beyond it by its hash.
 const OF_BYTES_MAX: usize = 1024;
 
@@ -87,6 +90,10 @@ pub fn dead_letter(number: u64) -> Vec<u8> {
     numbered(b'd', number)
 }
 
+pub fn ledger(page: u64) -> Vec<u8> {
+    numbered(b'g', page)
+}
+
 pub fn received(source: GroupId, number: u64) -> Vec<u8> {
     let mut key = vec![b'r'];
     key.extend_from_slice(&source.0.to_be_bytes());
@@ -146,7 +153,7 @@ pub fn entities_of(entity_type: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The id of an entity's key in [`entities_of`].
-pub fn parse_entity<'a>(entity_type: &str, key: &'a [u8]) -> Option<&'a str> {
+pub fn parse_entity_of<'a>(entity_type: &str, key: &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(key.get(2 + entity_type.len() + 1..)?).ok()
 }
 
@@ -196,7 +203,21 @@ pub fn parse_place<'a>(list: &[u8], key: &'a [u8]) -> Option<(u64, &'a str)> {
     Some((u64::from_be_bytes(*order), std::str::from_utf8(id).ok()?))
 }
 
-/// The number at the end of an outbox or dead-letter key.
+/// The entity of an entity key.
+pub fn parse_entity(key: &[u8]) -> Option<EntityKey> {
+    let part = |bytes: &'_ [u8]| -> Option<(String, usize)> {
+        let length = usize::from(*bytes.first()?);
+        let text = std::str::from_utf8(bytes.get(1..=length)?).ok()?;
+        Some((text.to_owned(), length + 1))
+    };
+    let rest = key.strip_prefix(b"e")?;
+    let (entity_type, read) = part(rest)?;
+    let (id, read_too) = part(&rest[read..])?;
+    let whole = read + read_too == rest.len();
+    whole.then(|| EntityKey { entity_type: entity_type.into(), id: id.into() })
+}
+
+/// The number at the end of an outbox, dead-letter or ledger key.
 pub fn parse_number(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
 }
@@ -225,6 +246,8 @@ mod tests {
         let entity = EntityKey::new("order", "a").unwrap();
         let expiry = answer_expiry(5, &entity, "k");
         assert_eq!(parse_answer_expiry(&expiry), Some((5, answer(&entity, "k"))));
+        assert_eq!(parse_entity(&super::entity(&entity)), Some(entity.clone()));
+        assert_eq!(parse_entity(&history(&entity, 1)), None);
         assert_eq!(parse_received(&received(GroupId(3), 8)), Some((GroupId(3), 8)));
     }
 
@@ -254,7 +277,7 @@ mod tests {
         let found = entity(&EntityKey::new("order", "ord_1").unwrap());
         let (start, end) = entities_of("order");
         assert!((start..end).contains(&found));
-        assert_eq!(parse_entity("order", &found), Some("ord_1"));
+        assert_eq!(parse_entity_of("order", &found), Some("ord_1"));
         let (start, end) = entities_of("orde");
         assert!(!(start..end).contains(&found));
     }

@@ -1,7 +1,7 @@
 //! A write-back cache over the state store: changes since the last checkpoint in memory, the rest
 //! on disk.
 
-use super::keys;
+use super::{chain::Chain, keys};
 use crate::storage::{Error, GroupId, StateChange, Storage};
 use bytes::Bytes;
 use std::{
@@ -15,6 +15,8 @@ type Changes = BTreeMap<Vec<u8>, Option<Bytes>>;
 type Fresh = HashSet<Vec<u8>>;
 
 pub struct Overlay {
+    /// Over all that is put and deleted.
+    pub chain: Chain,
     storage: Arc<dyn Storage>,
     group: GroupId,
     generation: u32,
@@ -31,6 +33,7 @@ impl Overlay {
         let generation = read_generation(&*storage, group)?;
         let prefix = keys::prefix(group, generation);
         Ok(Self {
+            chain: Chain::default(),
             storage,
             group,
             generation,
@@ -60,6 +63,13 @@ impl Overlay {
 
     pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
         let value = value.into();
+        self.chain.put(&key, &value);
+        self.write(key, value);
+    }
+
+    /// As [`Overlay::put`], for what a checkpoint adds by itself: each replica takes its own.
+    pub fn write(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        let value = value.into();
         self.dirty_bytes += key.len() + value.len();
         self.dirty.insert(key, Some(value));
     }
@@ -71,23 +81,34 @@ impl Overlay {
         self.put(key, value);
     }
 
-    /// As [`Overlay::put`], for a key that is absent just now. It costs the disk nothing either if
-    /// it is deleted before the next checkpoint, unless it was there at the last one.
-    pub fn put_absent(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
-        match self.dirty.contains_key(&key) {
-            // Its deletion has to reach the disk if this does not.
-            true => self.put(key, value),
-            false => self.put_new(key, value),
+    /// As [`Overlay::write`], for a key that is absent just now. It costs the disk nothing if it is
+    /// withdrawn before the next checkpoint, unless it was there at the last one.
+    pub fn write_absent(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        // Where its deletion has to reach the disk, it is not fresh.
+        if !self.dirty.contains_key(&key) {
+            self.fresh.insert(key.clone());
         }
+        self.write(key, value);
     }
 
     pub fn delete(&mut self, key: Vec<u8>) {
+        self.chain.delete(&key);
+        self.withdraw(key);
+    }
+
+    /// As [`Overlay::delete`], for what was written by [`Overlay::write_absent`].
+    pub fn withdraw(&mut self, key: Vec<u8>) {
         if self.fresh.remove(&key) {
             if let Some(Some(value)) = self.dirty.remove(&key) {
                 self.dirty_bytes = self.dirty_bytes.saturating_sub(key.len() + value.len());
             }
             return;
         }
+        self.erase(key);
+    }
+
+    /// As [`Overlay::delete`], for what was written by [`Overlay::write`].
+    pub fn erase(&mut self, key: Vec<u8>) {
         self.dirty_bytes += key.len();
         self.dirty.insert(key, None);
     }
@@ -216,11 +237,11 @@ mod tests {
         for (at, step) in steps.into_iter().enumerate() {
             let value = Bytes::from(vec![at as u8]);
             match step {
-                Step::Put(k) if model.insert(key(k), value.clone()).is_none() => overlay.put_absent(key(k), value),
-                Step::Put(k) => overlay.put(key(k), value),
+                Step::Put(k) if model.insert(key(k), value.clone()).is_none() => overlay.write_absent(key(k), value),
+                Step::Put(k) => overlay.write(key(k), value),
                 Step::Delete(k) => {
                     if model.remove(&key(k)).is_some() {
-                        overlay.delete(key(k));
+                        overlay.withdraw(key(k));
                     }
                 }
                 Step::Begin if on_its_way.is_none() => on_its_way = Some(overlay.begin_flush()),

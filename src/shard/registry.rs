@@ -40,6 +40,8 @@ pub trait EntityType: Send + Sync + 'static {
     fn rows(&self, state: &State) -> Result<Vec<Row>, codec::Error>;
     /// As `save`, of what a list carries of the state.
     fn save_listed(&self, state: &State) -> Result<Versioned, codec::Error>;
+    /// Whether a state obeys its laws of conservation.
+    fn check(&self, state: &State) -> Result<(), String>;
 }
 
 struct Typed<E> {
@@ -139,6 +141,10 @@ impl<E: Entity> EntityType for Typed<E> {
     fn save_listed(&self, state: &State) -> Result<Versioned, codec::Error> {
         let listed = E::listed(self.state(state)?);
         Ok(Versioned { version: E::STATE_VERSION, bytes: codec::encode_state(&*listed)? })
+    }
+
+    fn check(&self, state: &State) -> Result<(), String> {
+        E::check(self.state(state).map_err(|error| error.to_string())?)
     }
 }
 

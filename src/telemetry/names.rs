@@ -52,6 +52,10 @@ pub const GOSSIP_REJECTED: &str = "quorate_gossip_rejected_total";
 pub const LINK_UP: &str = "quorate_link_up";
 /// Counter {direction}.
 pub const LINK_FRAMES: &str = "quorate_link_frames_total";
+/// Counter {invariant}: `conservation`, `state_hash`.
+pub const INVARIANT_VIOLATIONS: &str = "quorate_invariant_violations_total";
+/// Gauge: on this node's replicas.
+pub const ENTITIES_FROZEN: &str = "quorate_entities_frozen";
 /// Gauge {version}: always 1.
 pub const BUILD_INFO: &str = "quorate_build_info";
 
@@ -86,5 +90,7 @@ pub(super) fn describe() {
     describe_counter!(GOSSIP_REJECTED, "Gossip packets thrown away unanswered, by reason");
     describe_gauge!(LINK_UP, "1 while the link with the peer is up");
     describe_counter!(LINK_FRAMES, "Frames carried by node links");
+    describe_counter!(INVARIANT_VIOLATIONS, "Broken invariants that this node has found, by invariant");
+    describe_gauge!(ENTITIES_FROZEN, "Entities that take no commands because they break their own laws");
     describe_gauge!(BUILD_INFO, "1, labelled with the version of this build");
 }

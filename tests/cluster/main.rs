@@ -18,3 +18,4 @@ mod shop;
 #[path = "../it/http/till.rs"]
 #[allow(dead_code, reason = "it can do more than these scenarios ask of it")]
 mod till;
+mod verify;

@@ -106,6 +106,9 @@ const TABLE: &[Line] = &[
     ("GET /admin/v1/members", Of::Nothing, "", 200),
     ("GET /admin/v1/shards", Of::Nothing, "", 200),
     ("GET /admin/v1/entities/{type}/{id}", Of::Confirmed, "", 200),
+    ("GET /admin/v1/receipts/{receipt}", Of::Nothing, "", 200),
+    ("GET /admin/v1/state-hashes", Of::Nothing, "", 200),
+    ("GET /admin/v1/violations", Of::Nothing, "", 200),
     ("GET /admin/v1/config", Of::Nothing, "", 200),
     ("GET /admin/v1/tasks", Of::Nothing, "", 200),
     ("GET /admin/v1/dead-letters", Of::Nothing, "", 200),
@@ -189,7 +192,7 @@ impl<'a> Clients<'a> {
         let (_, template) = route.split_once(' ').expect("a method and a path");
         let id = self.made(*of).await;
         let path = template.replace("{id}", &id).replace("{sku}", "mug").replace("{type}", "order");
-        path.replace("{code}", "no-quorum").replace("{file}", "swagger-ui.css")
+        path.replace("{code}", "no-quorum").replace("{file}", "swagger-ui.css").replace("{receipt}", "0-1-1-00000000")
     }
 
     async fn made(&self, of: Of) -> String {

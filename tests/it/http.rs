@@ -3,6 +3,7 @@
 mod backorders;
 mod bad_input;
 mod every_post;
+mod evidence;
 mod gateway;
 mod idempotency;
 mod inventory;

@@ -74,6 +74,10 @@ impl Entity for Order {
     fn rows(state: &State) -> Vec<Row> {
         state.rows()
     }
+
+    fn check(state: &State) -> Result<(), String> {
+        state.check()
+    }
 }
 
 /// The payment of an order: `pay_` and the order's own suffix.

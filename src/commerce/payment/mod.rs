@@ -108,6 +108,10 @@ impl Entity for Payment {
         state.apply(event);
     }
 
+    fn check(state: &State) -> Result<(), String> {
+        state.check()
+    }
+
     fn task_finished(outcome: TaskOutcome) -> Option<Command> {
         let answer = outcome.result.and_then(|bytes| {
             // An answer nobody can read tells nothing about what happened.

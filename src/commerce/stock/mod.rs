@@ -111,6 +111,10 @@ impl Entity for Stock {
         Cow::Owned(State { levels: state.levels, ..State::default() })
     }
 
+    fn check(state: &State) -> Result<(), String> {
+        state.check()
+    }
+
     fn upcast_event(version: u16, bytes: &[u8]) -> Result<Event, codec::Error> {
         match version {
             1 => upcast::event(bytes),

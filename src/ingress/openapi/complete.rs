@@ -89,6 +89,7 @@ fn without_null(schema: &mut Value) {
 /// What of a route its answers follow from.
 struct Route {
     is_write: bool,
+    is_deletion: bool,
     is_of_the_shop: bool,
     has_id: bool,
     has_body: bool,
@@ -102,6 +103,7 @@ impl Route {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         Self {
             is_write: method != "get",
+            is_deletion: method == "delete",
             is_of_the_shop: path.starts_with("/v1/"),
             has_id: path.contains('{'),
             has_body: operation.get("requestBody").is_some(),
@@ -140,8 +142,12 @@ impl Route {
         let mut add = |name: &str| _ = headers.insert(name.to_owned(), reference(name));
         ["x-request-id", "x-trace-id"].into_iter().for_each(&mut add);
         named.iter().for_each(|name| add(name));
-        if self.has_versions || self.takes("If-Match") {
+        // What is gone has no version.
+        if self.has_versions || (self.takes("If-Match") && !self.is_deletion) {
             add("etag");
+        }
+        if self.is_write && self.is_of_the_shop {
+            add("x-receipt");
         }
         if self.takes("consistency") {
             add("x-applied-index");
@@ -172,6 +178,7 @@ fn headers() -> Value {
         "retry-after": header(true, "Seconds after which to try again", text("^[0-9]+$")),
         "idempotent-replayed": header(false, "This is the first answer again", json!({"type": "string", "enum": ["true"]})),
         "preference-applied": header(false, "The wait that was applied", text("^wait=[0-9]+$")),
+        "x-receipt": header(false, "Shard, term, index and hash of the log entry that made the write durable; a replay carries the first one. Absent where nothing was changed", text("^[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{8}$")),
         "x-applied-index": header(false, "With `consistency=local`: how far this node's replica is", text("^[0-9]+$")),
     })
 }

@@ -5,18 +5,20 @@
 //! the two together. What routes have in common is added by `complete`.
 
 mod complete;
+mod evidence;
 mod exact;
 mod operations;
 mod schemas;
 mod webhooks;
 
+pub use evidence::*;
 pub use operations::*;
 pub use schemas::*;
 #[cfg(test)]
 pub use tests::{describes, example};
 pub use webhooks::*;
 
-use super::{Api, admin, extract::Params, fallback, ops, problem::Problem, shop, tasks};
+use super::{Api, admin, evidence as evidence_routes, extract::Params, fallback, ops, problem::Problem, shop, tasks};
 use axum::{
     Router,
     extract::Path,
@@ -59,6 +61,7 @@ use utoipa::OpenApi;
         ops::livez, ops::healthz, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
+        evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,
         fallback::explain, openapi_json, docs, docs_page, docs_file,
     ),
     components(schemas(ProblemResponse, FieldError)),
@@ -349,6 +352,20 @@ mod tests {
                 assert!(content.get("application/problem+json").is_some(), "{name}: {content}");
             }
         }
+    }
+
+    #[test]
+    fn every_write_of_the_shop_describes_its_receipt() {
+        let document = described();
+        let mut writes = 0;
+        for (name, operation) in operations(&document).filter(|(name, _)| name.contains(" /v1/")) {
+            let responses = operation["responses"].as_object().expect("responses");
+            let good = responses.iter().find(|(status, _)| status.starts_with('2')).expect("a good answer").1;
+            let described = good["headers"].get("x-receipt").is_some();
+            assert_eq!(described, !name.starts_with("get "), "{name}");
+            writes += usize::from(described);
+        }
+        assert!(writes >= 13, "{writes}");
     }
 
     #[tokio::test]

@@ -665,6 +665,8 @@ pub struct NodeStatus {
     phase: String,
     shards_without_owner: Vec<u16>,
     shards_owned: u64,
+    /// Broken invariants that this node has found and that still stand.
+    violations: u64,
 }
 
 #[derive(Serialize, ToSchema)]

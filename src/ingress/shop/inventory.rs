@@ -96,7 +96,8 @@ async fn change(
         tracing::error!(%sku, "a stock answered a change without its levels");
         Problem::new(Code::Internal, "the stock item gave no answer")
     })?;
-    Ok(reply::written(StatusCode::OK, &view, answer.version, answer.replayed))
+    let written = reply::written(StatusCode::OK, &view, answer.version, answer.replayed);
+    Ok(reply::with_receipt(written, answer.receipt))
 }
 
 /// What people changed of a SKU, newest first: the audit trail.

@@ -171,7 +171,7 @@ pub(super) async fn write(
         Reply::Order(state) => Some(*state),
         Reply::Ack => None,
     };
-    Written::new(id, state, answer.version, answer.replayed)
+    Ok(Written::new(id, state, answer.version, answer.replayed)?.with_receipt(answer.receipt))
 }
 
 fn rejected(id: &str, reason: &Rejection) -> Problem {

@@ -179,7 +179,7 @@ async fn write(
         Reply::Payment(state) => Some(*state),
         Reply::Ack => None,
     };
-    Written::new(id, state, answer.version, answer.replayed)
+    Ok(Written::new(id, state, answer.version, answer.replayed)?.with_receipt(answer.receipt))
 }
 
 fn rejected(id: &str, reason: &Rejection) -> Problem {

@@ -77,7 +77,9 @@ pub async fn make(
             return Ok(response);
         }
         held => {
-            reply::written(StatusCode::CREATED, &view(&id, &held.state, held.version)?, held.version, answer.replayed)
+            let view = view(&id, &held.state, held.version)?;
+            let written = reply::written(StatusCode::CREATED, &view, held.version, answer.replayed);
+            reply::with_receipt(written, answer.receipt)
         }
     };
     add_location(&mut response, ROUTE, &id);
@@ -173,7 +175,7 @@ async fn change(
 ) -> Result<Response, Problem> {
     Params::none(uri)?;
     let id = entity_id("reservation", id)?;
-    let Answer { reply, version, replayed, .. } = write(api, &id, command, conditions, body).await?;
+    let Answer { reply, version, replayed, receipt } = write(api, &id, command, conditions, body).await?;
     let Reply::Reservation(state) = reply else { return Err(no_answer::<Reservation>(&id)) };
     let entity = api.cluster.entity::<Reservation>(id.as_str());
     // What is under way ends by itself, and then stays as it is: each retry is answered the same.
@@ -185,7 +187,8 @@ async fn change(
             (ended.state, ended.version)
         }
     };
-    Ok(reply::written(StatusCode::OK, &view(&id, &state, version)?, version, replayed))
+    let written = reply::written(StatusCode::OK, &view(&id, &state, version)?, version, replayed);
+    Ok(reply::with_receipt(written, receipt))
 }
 
 async fn write(

@@ -2,7 +2,7 @@
 //! client that prefers to wait.
 
 use crate::{
-    cluster::{Consistency, EntityRef, Unavailable},
+    cluster::{Consistency, EntityRef, Receipt, Unavailable},
     commerce::{Order, OrderView, Payment, PaymentView, Reservation, ReservationView, Stock, StockView},
     entity::Entity,
     ingress::{
@@ -104,6 +104,7 @@ pub(super) struct Written<E: Awaited> {
     view: E::View,
     version: u64,
     replayed: bool,
+    receipt: Option<Receipt>,
 }
 
 impl<E: Awaited> Written<E> {
@@ -111,7 +112,12 @@ impl<E: Awaited> Written<E> {
     pub fn new(id: &str, state: Option<E::State>, version: u64, replayed: bool) -> Result<Self, Problem> {
         let shown = state.and_then(|state| Some((E::view(id, &state, version)?, state)));
         let (view, state) = shown.ok_or_else(|| no_answer::<E>(id))?;
-        Ok(Self { id: id.to_owned(), state, view, version, replayed })
+        Ok(Self { id: id.to_owned(), state, view, version, replayed, receipt: None })
+    }
+
+    /// With what proves the write.
+    pub fn with_receipt(self, receipt: Option<Receipt>) -> Self {
+        Self { receipt, ..self }
     }
 
     /// Waits, if the client prefers to, and answers.
@@ -120,7 +126,8 @@ impl<E: Awaited> Written<E> {
         if let Some(wait) = wait {
             self.settle(api, wait).await;
         }
-        let mut response = reply::written(status, &self.view, self.version, self.replayed);
+        let written = reply::written(status, &self.view, self.version, self.replayed);
+        let mut response = reply::with_receipt(written, self.receipt);
         if let Some(wait) = wait
             && let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
         {

@@ -5,7 +5,7 @@
 
 use super::invalid;
 use crate::{
-    cluster::Answer,
+    cluster::{Answer, Receipt},
     ingress::{
         Api,
         conditions::Conditions,
@@ -65,10 +65,9 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     let settings = body.value.validate().map_err(invalid)?;
     let what = What::Create { settings, secret: Secret::random() };
-    let (endpoint, replayed) = change(&api, random_id("we_"), &uri, what, &conditions, &body.bytes).await?;
-    let view = EndpointView::with_secret(&endpoint);
-    let mut response = reply::written(StatusCode::CREATED, &view, endpoint.version, replayed);
-    add_location(&mut response, ROUTE, &endpoint.id);
+    let changed = change(&api, random_id("we_"), &uri, what, &conditions, &body.bytes).await?;
+    let mut response = changed.written(StatusCode::CREATED, EndpointView::with_secret);
+    add_location(&mut response, ROUTE, &changed.endpoint.id);
     Ok(response)
 }
 
@@ -96,8 +95,8 @@ pub async fn update(
     body: Json<UpdateEndpoint>,
 ) -> Result<Response, Problem> {
     let what = What::Update(body.value.validate().map_err(invalid)?);
-    let (endpoint, replayed) = change(&api, entity_id(NAMED, id)?, &uri, what, &conditions, &body.bytes).await?;
-    Ok(reply::written(StatusCode::OK, &EndpointView::of(&endpoint), endpoint.version, replayed))
+    let changed = change(&api, entity_id(NAMED, id)?, &uri, what, &conditions, &body.bytes).await?;
+    Ok(changed.written(StatusCode::OK, EndpointView::of))
 }
 
 /// Give an endpoint a new secret.
@@ -124,8 +123,8 @@ pub async fn rotate_secret(
 ) -> Result<Response, Problem> {
     let grace_ms = body.value.validate().map_err(invalid)?;
     let what = What::RotateSecret { secret: Secret::random(), grace_ms };
-    let (endpoint, replayed) = change(&api, entity_id(NAMED, id)?, &uri, what, &conditions, &body.bytes).await?;
-    Ok(reply::written(StatusCode::OK, &EndpointView::with_secret(&endpoint), endpoint.version, replayed))
+    let changed = change(&api, entity_id(NAMED, id)?, &uri, what, &conditions, &body.bytes).await?;
+    Ok(changed.written(StatusCode::OK, EndpointView::with_secret))
 }
 
 /// Delete an endpoint. It is told nothing more.
@@ -154,7 +153,7 @@ pub async fn delete(
     if answer.replayed {
         reply::mark_replayed(&mut response);
     }
-    Ok(response)
+    Ok(reply::with_receipt(response, answer.receipt))
 }
 
 /// An endpoint, without its secret.
@@ -210,7 +209,22 @@ fn only_consistency(uri: &Uri) -> Result<crate::cluster::Consistency, Problem> {
     Ok(consistency)
 }
 
-/// A change that leaves an endpoint; and whether it was made before.
+/// What a change leaves.
+struct Changed {
+    endpoint: Endpoint,
+    /// It was made before.
+    replayed: bool,
+    receipt: Option<Receipt>,
+}
+
+impl Changed {
+    fn written(&self, status: StatusCode, view: impl Fn(&Endpoint) -> EndpointView) -> Response {
+        let written = reply::written(status, &view(&self.endpoint), self.endpoint.version, self.replayed);
+        reply::with_receipt(written, self.receipt)
+    }
+}
+
+/// A change that leaves an endpoint.
 async fn change(
     api: &Api,
     id: String,
@@ -218,10 +232,10 @@ async fn change(
     what: What,
     conditions: &Conditions,
     body: &[u8],
-) -> Result<(Endpoint, bool), Problem> {
-    let Answer { reply, replayed, .. } = write(api, &id, uri, what, conditions, body).await?;
+) -> Result<Changed, Problem> {
+    let Answer { reply, replayed, receipt, .. } = write(api, &id, uri, what, conditions, body).await?;
     match reply {
-        Reply::Endpoint(endpoint) => Ok((*endpoint, replayed)),
+        Reply::Endpoint(endpoint) => Ok(Changed { endpoint: *endpoint, replayed, receipt }),
         Reply::Deleted => {
             tracing::error!(%id, "the endpoints answered a change without the endpoint");
             Err(Problem::new(Code::Internal, "the webhook endpoint gave no answer"))

@@ -44,10 +44,10 @@ impl AppliedState {
     /// Moves an entity from the rows that it had to those that it has. Most changes move nothing.
     pub fn move_rows(&mut self, key: &EntityKey, before: &[Row], after: &[Row]) {
         for row in before.iter().filter(|row| !after.contains(row)) {
-            self.overlay.delete(keys::row(key, row));
+            self.overlay.withdraw(keys::row(key, row));
         }
         for row in after.iter().filter(|row| !before.contains(row)) {
-            self.overlay.put_absent(keys::row(key, row), Bytes::new());
+            self.overlay.write_absent(keys::row(key, row), Bytes::new());
         }
     }
 
@@ -142,7 +142,7 @@ impl AppliedState {
         tracing::info!(group = self.overlay.group().0, entity_type = name, "the rows of its lists are written anew");
         // First of all, so that what is left halfway is never taken for whole.
         self.lists.remove(name);
-        self.overlay.put(keys::LISTS.to_vec(), encode(&self.lists)?);
+        self.overlay.write(keys::LISTS.to_vec(), encode(&self.lists)?);
         self.write_now()?;
         self.drop_rows(rows)?;
         self.add_rows(entity_type, entities)
@@ -154,7 +154,7 @@ impl AppliedState {
             if rows.is_empty() {
                 return Ok(());
             }
-            rows.into_iter().for_each(|(key, _)| self.overlay.delete(key));
+            rows.into_iter().for_each(|(key, _)| self.overlay.withdraw(key));
             self.write_now()?;
         }
     }
@@ -169,7 +169,7 @@ impl AppliedState {
             let Some((last, _)) = found.last() else { return Ok(()) };
             start = [last.as_slice(), &[0]].concat();
             for (key, _) in &found {
-                let id = keys::parse_entity(entity_type.name(), key);
+                let id = keys::parse_entity_of(entity_type.name(), key);
                 let key = id.and_then(|id| EntityKey::new(entity_type.name(), id).ok());
                 let Some(key) = key else { continue };
                 let rows = self.with_entity(&key, |entity| match &entity.state {

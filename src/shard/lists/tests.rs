@@ -69,7 +69,7 @@ fn paint(state: &mut AppliedState, id: &str, event: Paint) {
 }
 
 fn checkpoint(state: &mut AppliedState) {
-    state.prepare_checkpoint().expect("encodes");
+    state.prepare_checkpoint(u64::MAX).expect("encodes");
     let changes = state.overlay.begin_flush();
     futures::executor::block_on(state.overlay.storage().clone().write(Write::State(changes))).expect("written");
     state.overlay.flushed();

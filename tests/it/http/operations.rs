@@ -73,6 +73,11 @@ async fn operators_see_the_cluster_from_any_node() {
         assert_eq!(stock.body["key"], json!({"entity_type": "stock", "id": "mug"}));
         assert_eq!((&stock.body["version"], &stock.body["state"]["levels"]["on_hand"]), (&json!(1), &json!(1)));
         shop.send_to(node, "GET", "/admin/v1/config").await_answer().await.is(200);
+        let hashes = shop.send_to(node, "GET", "/admin/v1/state-hashes").await_answer().await.is(200);
+        let hashes = hashes.body["data"].as_array().expect("a hash for each replica").clone();
+        assert!(!hashes.is_empty() && hashes.iter().all(|replica| replica["hash"].is_string()), "{hashes:?}");
+        let violations = shop.send_to(node, "GET", "/admin/v1/violations").await_answer().await.is(200);
+        assert_eq!(violations.body["data"], json!([]), "node {node}");
     }
     shop.stop().await;
 }
