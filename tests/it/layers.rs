@@ -68,6 +68,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // It carries what payments ask for, as a task of the runtime.
     ("gateway", &["commerce", "cluster::TaskContext", "cluster::TaskError", "config::Secret"]),
     ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry"]),
+    // It knows a cluster as its clients do; nothing that runs in production knows it.
+    ("chaos", &["cli::http", "ingress::identity"]),
     // The command line may use anything, and nothing uses it.
     (
         "cli",
@@ -87,6 +89,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gateway",
             "ingress",
             "telemetry",
+            "chaos",
         ],
     ),
 ];
