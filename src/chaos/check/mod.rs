@@ -25,7 +25,11 @@ mod targets;
 #[cfg(test)]
 pub mod testing;
 
-use super::{gateway::Ledger, history::History, verdict::Verdict};
+use super::{
+    gateway::{Gateway, Ledger},
+    history::History,
+    verdict::Verdict,
+};
 use observe::Observed;
 
 /// Reads what there is to read, and judges every invariant. To be called when every node runs, no
@@ -38,8 +42,11 @@ pub async fn check(history: &History, urls: &[String]) -> Vec<Verdict> {
 }
 
 /// The same with the books of the gateway that took the money.
-pub async fn check_with(history: &History, urls: &[String], ledger: Option<&Ledger>) -> Vec<Verdict> {
-    judge(history, &observe::observe(history, urls).await, ledger)
+pub async fn check_with(history: &History, urls: &[String], gateway: Option<&Gateway>) -> Vec<Verdict> {
+    let seen = observe::observe(history, urls).await;
+    // Not before all is quiet: until then orders are still being charged.
+    let ledger = gateway.map(Gateway::ledger);
+    judge(history, &seen, ledger.as_ref())
 }
 
 /// Every verdict, in the order in which reports show them.

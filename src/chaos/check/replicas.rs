@@ -37,30 +37,35 @@ pub fn judge(seen: &Observed) -> Verdict {
     verdict
 }
 
+/// Shard, where the hash began, and the entry after which it was taken.
+type Place = (u64, u64, u64);
+
 /// True if there was something to compare.
 fn check_hashes(verdict: &mut Verdict, hashes: &BTreeMap<&str, &Value>) -> bool {
-    let mut marks: BTreeMap<(u64, u64), Vec<(&str, &str)>> = BTreeMap::new();
-    for (node, told) in hashes {
-        for (shard, index, hash) in told["data"].as_array().into_iter().flatten().flat_map(marks_of) {
-            marks.entry((shard, index)).or_default().push((node, hash));
+    let mut told: BTreeMap<Place, Vec<(&str, &str)>> = BTreeMap::new();
+    for (node, answer) in hashes {
+        for (place, hash) in answer["data"].as_array().into_iter().flatten().flat_map(hashes_of) {
+            told.entry(place).or_default().push((node, hash));
         }
     }
     let mut compared = false;
-    for ((shard, index), told) in marks.into_iter().filter(|(_, told)| told.len() > 1) {
+    for ((shard, _, index), by) in told.into_iter().filter(|(_, by)| by.len() > 1) {
         compared = true;
-        let first = told[0].1;
-        let detail = || format!("the states of shard {shard} at {index} differ: {told:?}");
-        verdict.expect(told.iter().all(|(_, hash)| *hash == first), detail, Vec::new);
+        let same = by.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        verdict.expect(same, || format!("the states of shard {shard} after entry {index} differ: {by:?}"), Vec::new);
     }
     compared
 }
 
-/// Index and hash at every mark of one shard.
-fn marks_of(shard: &Value) -> impl Iterator<Item = (u64, u64, &str)> {
-    let marks = shard["marks"].as_array().into_iter().flatten();
-    marks.filter_map(|mark| {
-        Some((shard["shard"].as_u64()?, mark["applied_index"].as_u64()?, mark["state_hash"].as_str()?))
-    })
+/// Every hash that a node tells of one replica: of its marks, and the present one.
+fn hashes_of(replica: &Value) -> Vec<(Place, &str)> {
+    let Some((shard, since)) = replica["shard"].as_u64().zip(replica["since"].as_u64()) else { return Vec::new() };
+    let marks = replica["marks"].as_array().into_iter().flatten().map(|mark| (&mark["index"], &mark["hash"]));
+    // At rest it is a mark of its own, unless it is the last one.
+    let last = replica["marks"].as_array().and_then(|marks| marks.last()).map(|mark| &mark["index"]);
+    let now = (last != Some(&replica["applied_index"])).then_some((&replica["applied_index"], &replica["hash"]));
+    let all = marks.chain(now);
+    all.filter_map(|(index, hash)| Some(((shard, since, index.as_u64()?), hash.as_str()?))).collect()
 }
 
 #[cfg(test)]
@@ -74,7 +79,10 @@ mod tests {
 
     fn with_hashes(hashes: [&str; 2]) -> Verdict {
         let mut seen = observed([("/v1/orders/ord_1", everywhere(json!({"status": "confirmed"})))]);
-        let told = |hash: &str| json!({"data": [{"shard": 0, "marks": [{"applied_index": 64, "state_hash": hash}]}]});
+        let told = |hash: &str| {
+            let marks = json!([{"index": 64, "hash": "01"}]);
+            json!({"data": [{"shard": 0, "since": 0, "applied_index": 70, "hash": hash, "marks": marks}]})
+        };
         seen.hashes =
             NODES.iter().zip(hashes).map(|(node, hash)| ((*node).to_owned(), Said::Value(told(hash)))).collect();
         judge(&seen)
@@ -83,7 +91,7 @@ mod tests {
     #[test]
     fn replicas_that_show_the_same_are_good() {
         let verdict = with_hashes(["aa", "aa"]);
-        assert!(verdict.holds() && verdict.checked == 2 && verdict.skipped.is_none(), "{verdict:?}");
+        assert!(verdict.holds() && verdict.checked == 3 && verdict.skipped.is_none(), "{verdict:?}");
     }
 
     #[test]

@@ -225,7 +225,7 @@ fn answers(asked: &[Asked]) -> Vec<Op> {
 fn falsify(op: &mut Op, by: u64) {
     match &mut op.effect {
         Effect::Read { version, on_hand } | Effect::Written { version, on_hand, .. } => {
-            if by % 2 == 0 {
+            if by.is_multiple_of(2) {
                 *version = (*version + by / 2) % 5;
             } else {
                 *on_hand = (*on_hand + by) % 4;
