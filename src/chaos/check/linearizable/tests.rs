@@ -135,6 +135,18 @@ fn a_long_run_with_many_unknown_writes_is_decided() {
     assert_eq!(search(&ops), Outcome::Linearizable);
 }
 
+/// Conditional writes of which somebody saw the value, but not when: each might have been any step.
+#[test]
+fn what_would_take_too_long_is_not_decided() {
+    let conditional = |id: u64| {
+        let effect = Effect::Maybe { on_hand: id, if_version: Some(id % 20) };
+        Op { id, invoked_us: 0, returned_us: None, effect }
+    };
+    let mut ops: Vec<Op> = (0..100).map(conditional).collect();
+    ops.push(op(100, 1, 2, read(19, 1000)));
+    assert_eq!(search(&ops), Outcome::Undecided);
+}
+
 #[test]
 fn the_history_becomes_one_register_per_path() {
     let put = |id, path, on_hand, version| {
