@@ -71,6 +71,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The runtime knows taps, and nothing of webhooks.
     ("webhooks", &["entity", "commerce", "cluster", "Cluster", "outbound"]),
     ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry", "webhooks"]),
+    // It knows a cluster as its clients do; nothing that runs in production knows it.
+    ("chaos", &["cli::http", "ingress::identity"]),
     // The command line may use anything, and nothing uses it.
     (
         "cli",
@@ -91,6 +93,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ingress",
             "telemetry",
             "webhooks",
+            "chaos",
         ],
     ),
 ];
