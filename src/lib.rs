@@ -26,9 +26,11 @@
 //! | [`shard`] | applied state, entity actors, outbox, timers, tasks | replication, entity |
 //! | [`cluster`] | wires it all up: [`Cluster`], builder, ordered shutdown | all of the above |
 //! | [`gateway`] | card gateways: the trait, the sandbox, one over HTTP | commerce, cluster |
+//! | [`chaos`] | a cluster mistreated under load, and what became of it | `cli::http` |
 //! | [`ingress`], [`cli`] | HTTP and command line | anything; nothing knows them |
 
 pub mod catalog;
+pub mod chaos;
 pub mod cli;
 pub mod cluster;
 pub mod commerce;

@@ -1,6 +1,7 @@
 //! [`Builder`]: entity types and task handlers first, then a node (or several) on them.
 
 use super::{
+    faults::FaultSwitch,
     handle::Cluster,
     node::{Engines, Node},
 };
@@ -10,7 +11,7 @@ use crate::{
     entity::Entity,
     membership,
     shard::{Registry, TaskContext, TaskError, TaskQueue, typed_handler},
-    storage::{MemoryStorage, SledStorage, Storage},
+    storage::{self, MemoryStorage, SledStorage, Storage},
     telemetry, transport,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -33,6 +34,7 @@ pub struct Builder {
     registry: Registry,
     kind: Kind,
     changes: Vec<Change>,
+    allows_faults: bool,
 }
 
 /// A change of a node's configuration.
@@ -64,7 +66,7 @@ impl Builder {
     fn of(kind: Kind) -> Self {
         let mut registry = Registry::default();
         registry.add_entity::<Catalog>();
-        Self { registry, kind, changes: Vec::new() }
+        Self { registry, kind, changes: Vec::new(), allows_faults: false }
     }
 
     pub(super) fn for_node(config: Config) -> Self {
@@ -111,6 +113,14 @@ impl Builder {
         self
     }
 
+    /// Lets disk and clock be broken on purpose, for tests of what a cluster withstands. Never in
+    /// production: whoever reaches the HTTP interface can end the node. Faults of the clock are
+    /// those of the whole process.
+    pub fn allow_faults(mut self) -> Self {
+        self.allows_faults = true;
+        self
+    }
+
     /// Starts. A networked node returns as soon as it runs, which may be before it has joined:
     /// see [`Cluster::ready`]. An in-process cluster returns when it is ready.
     pub async fn start(self) -> Result<Cluster, StartError> {
@@ -120,26 +130,37 @@ impl Builder {
         }
         let registry = Arc::new(self.registry);
         let changes = self.changes;
+        let allows_faults = self.allows_faults;
+        let faults = || match allows_faults {
+            true => {
+                let disk = storage::Faults::armed();
+                (disk.clone(), Some(FaultSwitch::new(disk)))
+            }
+            false => (storage::Faults::none(), None),
+        };
         let change = |config: &mut Config| changes.iter().for_each(|change| change(config));
         match self.kind {
             Kind::Networked(mut config) => {
                 change(&mut config);
-                let engines = networked(&config)?;
+                let (disk, switch) = faults();
+                let engines = Engines { faults: switch, ..networked(&config, disk)? };
                 Ok(Cluster::of(vec![Node::start(*config, registry, engines).await?]))
             }
             Kind::SingleNode(mut config) => {
                 change(&mut config);
-                let storage = open_sled(&config)?;
+                let (disk, faults) = faults();
+                let storage = open_sled(&config, disk)?;
                 let network = transport::memory::Network::new();
-                let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
+                let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None, faults };
                 ready(Cluster::of(vec![Node::start(*config, registry, engines).await?])).await
             }
             Kind::InMemory { nodes: count, network } => {
                 let mut nodes = Vec::with_capacity(count);
                 for mut config in in_memory_configs(count) {
                     change(&mut config);
-                    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-                    let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
+                    let (disk, faults) = faults();
+                    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::with_faults(&config.storage, disk));
+                    let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None, faults };
                     nodes.push(Node::start(config, registry.clone(), engines).await?);
                 }
                 ready(Cluster::of(nodes)).await
@@ -176,13 +197,13 @@ fn in_memory_links(network: &transport::memory::Network, config: &Config) -> sup
     Box::new(move |handler| Box::pin(async move { Ok(network.join(name, address, handler)) }))
 }
 
-fn open_sled(config: &Config) -> Result<Arc<dyn Storage>, StartError> {
-    let opened = SledStorage::open(&config.node.data_dir, &config.storage);
+fn open_sled(config: &Config, faults: storage::Faults) -> Result<Arc<dyn Storage>, StartError> {
+    let opened = SledStorage::open_with_faults(&config.node.data_dir, &config.storage, faults);
     opened.map(|s| Arc::new(s) as Arc<dyn Storage>).map_err(|e| StartError::Failed(e.to_string()))
 }
 
 /// Binds the ports, opens the data directory.
-fn networked(config: &Config) -> Result<Engines, StartError> {
+fn networked(config: &Config, faults: storage::Faults) -> Result<Engines, StartError> {
     config.validate().map_err(|e| StartError::Config(e.to_string()))?;
     let listen = &config.node.listen;
     let failed = |e: std::io::Error| StartError::Failed(format!("`node.listen` = {listen}: {e}"));
@@ -191,7 +212,7 @@ fn networked(config: &Config) -> Result<Engines, StartError> {
     let udp = UdpSocket::bind(listen.as_str()).map_err(failed)?;
     udp.set_nonblocking(true).map_err(failed)?;
     let secret = secret(config)?;
-    let storage = open_sled(config)?;
+    let storage = open_sled(config, faults)?;
     let boot_id: u64 = rand::random();
     let identity = transport::Identity { name: config.node.name.clone(), boot_id, secret: secret.clone() };
     let options = config.transport.clone();
@@ -207,7 +228,7 @@ fn networked(config: &Config) -> Result<Engines, StartError> {
         let me = membership::LocalRecord { node: id, name: node.name.clone(), address, http, boot_id };
         membership::start(&options, me, cluster, &secret, udp, seeds).map_err(|e| e.to_string())
     });
-    Ok(Engines { storage, links, gossip: Some(gossip) })
+    Ok(Engines { storage, links, gossip: Some(gossip), faults: None })
 }
 
 /// The cluster's secret. Without one (allowed on loopback only) a fixed text stands in, so that

@@ -5,6 +5,7 @@
 
 mod builder;
 mod entity_ref;
+mod faults;
 mod gateway;
 mod handle;
 mod inspection;
@@ -19,6 +20,7 @@ pub use crate::shard::{
 };
 pub use builder::{Builder, StartError};
 pub use entity_ref::EntityRef;
+pub use faults::{FAULT_DURATION_MAX, FAULTS_MAX, FaultError, FaultKind, FaultStatus, FaultSwitch};
 pub use handle::Cluster;
 pub use inspection::{Page, ResolveError, Resolved};
 pub use types::*;

@@ -7,6 +7,7 @@
 
 use super::{
     builder::StartError,
+    faults::FaultSwitch,
     gateway::{Gateway, decode_view},
     leadership,
     types::{Phase, Unavailable},
@@ -61,6 +62,7 @@ pub(super) struct Engines {
     pub storage: Arc<dyn Storage>,
     pub links: OpenLinks,
     pub gossip: Option<OpenGossip>,
+    pub faults: Option<FaultSwitch>,
 }
 
 /// A node that belongs to a cluster.
@@ -85,12 +87,13 @@ pub struct Node {
     view: RwLock<Option<View>>,
     groups: RwLock<HashMap<GroupId, Arc<Group>>>,
     gossip: Mutex<Option<Arc<Membership>>>,
+    faults: Option<FaultSwitch>,
     stop: CancellationToken,
 }
 
 impl Node {
     pub async fn start(config: Config, registry: Arc<Registry>, engines: Engines) -> Result<Arc<Self>, StartError> {
-        let Engines { storage, links, gossip } = engines;
+        let Engines { storage, links, gossip, faults } = engines;
         let failed = |e: String| StartError::Failed(e);
         let instance = load_instance(&storage).await.map_err(|e| failed(e.to_string()))?;
         let identity = Identity::load(&*storage).map_err(|e| failed(e.to_string()))?;
@@ -112,6 +115,7 @@ impl Node {
             view: RwLock::default(),
             groups: RwLock::default(),
             gossip: Mutex::default(),
+            faults,
             stop: CancellationToken::new(),
         });
         gateway.attach(&node);
@@ -387,6 +391,10 @@ impl Node {
 
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub fn faults(&self) -> Option<&FaultSwitch> {
+        self.faults.as_ref()
     }
 
     pub fn registry(&self) -> &Registry {

@@ -49,8 +49,19 @@ pub use request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryR
 pub use router::{Router, Routes};
 pub use task_queue::{InvalidQueue, Queues, TaskQueue};
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// How far this process's idea of the time is off on purpose. 0, but for faults that are asked for.
+static CLOCK_OFFSET_MS: AtomicI64 = AtomicI64::new(0);
+
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+    let now = since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    now.saturating_add_signed(CLOCK_OFFSET_MS.load(Ordering::Relaxed))
+}
+
+/// Makes the clock of all shards of this process wrong.
+pub(crate) fn set_clock_offset_ms(offset_ms: i64) {
+    CLOCK_OFFSET_MS.store(offset_ms, Ordering::Relaxed);
 }

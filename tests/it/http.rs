@@ -2,6 +2,7 @@
 
 mod backorders;
 mod bad_input;
+mod faults;
 mod gateway;
 mod idempotency;
 mod inventory;

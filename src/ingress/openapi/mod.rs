@@ -12,7 +12,7 @@ pub use schemas::*;
 #[cfg(test)]
 pub use tests::describes;
 
-use super::{Api, admin, extract::Params, fallback, ops, problem::Problem, shop, tasks};
+use super::{Api, admin, extract::Params, fallback, faults, ops, problem::Problem, shop, tasks};
 use axum::{
     Router,
     extract::Path,
@@ -51,6 +51,7 @@ use utoipa::OpenApi;
         ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
+        faults::list, faults::inject, faults::end,
         fallback::explain, openapi_json,
     ),
     components(responses(ProblemResponse), schemas(FieldError)),
