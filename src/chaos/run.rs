@@ -10,7 +10,7 @@ use super::{
     progress::{News, Progress},
     proxy::{Network, Place},
     quiet,
-    report::{FaultRecord, Report, System},
+    report::{self, FaultRecord, Report, System},
     schedule::Event,
     timeline::{self, Timeline},
     verdict::Verdict,
@@ -26,9 +26,6 @@ use tokio::{sync::Semaphore, task::JoinSet};
 const READY_WITHIN: Duration = Duration::from_secs(90);
 /// How often the processes are looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
-
-/// A fault is over, and what it did to others may show for so long.
-const AFTERMATH: Duration = Duration::from_secs(5);
 
 pub struct Settings {
     pub plan: Plan,
@@ -81,13 +78,7 @@ pub async fn run(settings: Settings) -> Result<(Report, super::history::History)
     let mut verdicts = check::check(&history, &run.cluster.urls()).await;
     verdicts.splice(0..0, run.own.lock().clone().verdicts());
     let mut records = run.records.lock().clone();
-    let writes = timeline::acknowledged_writes(&history);
-    for record in &mut records {
-        record.longest_gap_ms = record
-            .span_us(AFTERMATH)
-            .and_then(|span| timeline::longest_gap(&writes, span))
-            .map(|gap| gap.as_millis() as u64);
-    }
+    report::measure_gaps(&mut records, &timeline::acknowledged_writes(&history));
     let plan = run.settings.plan.clone();
     let mut report =
         Report::new(run.settings.command.clone(), plan, System::this(), records, timeline.points(), verdicts);

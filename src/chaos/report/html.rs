@@ -109,8 +109,13 @@ fn facts(page: &mut String, report: &Report) {
         (
             "attempts",
             format!(
-                "{} ({} acknowledged, {} of them writes; {} refused; {} unknown)",
-                totals.operations, totals.acknowledged, totals.acknowledged_writes, totals.refused, totals.unknown
+                "{} ({} acknowledged, {} of them writes; {} declined; {} refused; {} unknown)",
+                totals.operations,
+                totals.acknowledged,
+                totals.acknowledged_writes,
+                totals.declined,
+                totals.refused,
+                totals.unknown
             ),
         ),
         ("quorate", report.version.to_owned()),

@@ -8,7 +8,7 @@ use super::{
     history::{History, Outcome},
     plan::Plan,
     schedule::Event,
-    timeline::Point,
+    timeline::{self, Point},
     verdict::Verdict,
 };
 use serde::Serialize;
@@ -17,6 +17,9 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+/// What a fault did may show for so long when nothing is left of it.
+const AFTERMATH: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -59,6 +62,8 @@ pub struct Totals {
     pub operations: u64,
     pub acknowledged: u64,
     pub acknowledged_writes: u64,
+    /// Decided for good, and not done: out of stock, an illegal transition, a version mismatch.
+    pub declined: u64,
     pub refused: u64,
     pub unknown: u64,
 }
@@ -70,6 +75,7 @@ impl Totals {
             let acknowledged = operation.acknowledged().is_some();
             self.acknowledged += u64::from(acknowledged);
             self.acknowledged_writes += u64::from(acknowledged && operation.is_write());
+            self.declined += u64::from(!acknowledged && matches!(operation.outcome, Outcome::Answered { .. }));
             self.refused += u64::from(matches!(operation.outcome, Outcome::Refused { .. }));
             self.unknown += u64::from(operation.is_unknown());
         }
@@ -87,7 +93,7 @@ pub struct FaultRecord {
     /// When nothing was left of it.
     pub gone_s: f64,
     /// The longest time without an acknowledged write, from its beginning to five seconds after
-    /// nothing was left of it.
+    /// nothing was left of it, or to the next fault.
     pub longest_gap_ms: Option<u64>,
     pub trouble: Option<String>,
 }
@@ -106,11 +112,21 @@ impl FaultRecord {
             trouble,
         }
     }
+}
 
-    /// From its beginning until its aftermath is over, in microseconds.
-    pub fn span_us(&self, aftermath: Duration) -> Option<std::ops::Range<u64>> {
-        let us = |seconds: f64| (seconds * 1e6) as u64;
-        Some(us(self.begun_s?)..us(self.gone_s) + aftermath.as_micros() as u64)
+/// Fills in each fault's longest time without an acknowledged write; `times` are those of the writes,
+/// in order, in microseconds since the load began.
+pub fn measure_gaps(faults: &mut [FaultRecord], times: &[u64]) {
+    let us = |seconds: f64| (seconds * 1e6) as u64;
+    let mut begins: Vec<u64> = faults.iter().filter_map(|fault| fault.begun_s).map(us).collect();
+    begins.sort_unstable();
+    for fault in faults {
+        let Some(begun) = fault.begun_s.map(us) else { continue };
+        let aftermath = us(fault.gone_s) + AFTERMATH.as_micros() as u64;
+        // What the next fault does is not this one's doing.
+        let next = begins.iter().copied().find(|next| *next > begun).unwrap_or(u64::MAX);
+        let gap = timeline::longest_gap(times, begun..aftermath.min(next));
+        fault.longest_gap_ms = gap.map(|gap| gap.as_millis() as u64);
     }
 }
 
@@ -182,9 +198,9 @@ impl Report {
                 text.push_str(&format!("      {}\n", violation.detail));
             }
         }
-        let Totals { operations, acknowledged, refused, unknown, .. } = self.totals;
+        let Totals { operations, acknowledged, declined, refused, unknown, .. } = self.totals;
         text.push_str(&format!(
-            "\n  {operations} attempts: {acknowledged} acknowledged, {refused} refused, {unknown} unknown\n  again: {}\n",
+            "\n  {operations} attempts: {acknowledged} acknowledged, {declined} declined, {refused} refused, {unknown} unknown\n  again: {}\n",
             self.command
         ));
         text

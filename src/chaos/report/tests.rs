@@ -38,6 +38,17 @@ fn fine() -> Verdict {
 }
 
 #[test]
+fn a_gap_belongs_to_the_fault_before_the_next_one() {
+    let mut faults = report(Vec::new()).faults;
+    faults.push(FaultRecord { begun_s: Some(6.0), gone_s: 7.0, ..faults[0].clone() });
+    faults.push(FaultRecord { begun_s: None, longest_gap_ms: None, ..faults[0].clone() });
+    // A write every 100 ms, and none from 6.0 s to 6.9 s.
+    let times: Vec<u64> = (0..150_u64).filter(|n| !(61..69).contains(n)).map(|n| n * 100_000).collect();
+    measure_gaps(&mut faults, &times);
+    assert_eq!(faults.iter().map(|fault| fault.longest_gap_ms).collect::<Vec<_>>(), [Some(100), Some(900), None]);
+}
+
+#[test]
 fn one_violation_makes_the_whole_run_violated() {
     assert_eq!(report(vec![fine()]).verdict, "passed");
     let violated = report(vec![fine(), broken()]);
