@@ -31,7 +31,7 @@ pub(super) async fn run(args: args::Chaos) -> Result<(), Failure> {
         news: teller(),
     };
     let ended = tokio::select! {
-        ended = chaos::run(settings) => ended,
+        ended = Box::pin(chaos::run(settings)) => ended,
         // Its processes end with the run, which is dropped here.
         why = signals.next() => return Err(Failure::operation(format!("{why}: stopped before there was a verdict"))),
     };

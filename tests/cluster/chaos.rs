@@ -76,15 +76,15 @@ async fn an_interrupted_run_leaves_neither_processes_nor_directories() {
     let mut command = quorate(&["chaos", "--duration", "60s", "--faults", "kill", "--seed", "1"]);
     command.arg("--report").arg(&report).env("TMPDIR", dir.path());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut runner = command.spawn().expect("started");
-    let pid = runner.id();
+    let runner = command.spawn().expect("started");
+    let (pid, runner) = (runner.id(), std::sync::Mutex::new(runner));
     wait_until("three nodes run", PATIENCE, || async { nodes_of(pid) == 3 }).await;
     let interrupted =
         std::process::Command::new("sh").args(["-c", "kill -s INT \"$1\"", "kill", &pid.to_string()]).status();
     assert!(interrupted.is_ok_and(|status| status.success()));
     let code = std::sync::Mutex::new(None);
     wait_until("the runner ends", PATIENCE, || async {
-        let ended = runner.try_wait().expect("a child of ours");
+        let ended = runner.lock().expect("nobody panics").try_wait().expect("a child of ours");
         *code.lock().expect("nobody panics") = ended.and_then(|status| status.code());
         ended.is_some()
     })
