@@ -28,7 +28,7 @@
 //! | [`outbound`] | HTTP/1.1 to the outside | nothing |
 //! | [`gateway`] | card gateways: the trait, the sandbox, one over HTTP | commerce, cluster |
 //! | [`webhooks`] | tells endpoints outside what happens in the shop | commerce, cluster, outbound |
-//! | [`chaos`] | load on a cluster that is mistreated, and checkers of what it promised | its HTTP API only |
+//! | [`chaos`] | a cluster mistreated under load, and what became of it | `cli::http` |
 //! | [`ingress`], [`cli`] | HTTP and command line | anything; nothing knows them |
 
 pub mod catalog;

@@ -47,6 +47,8 @@ pub(super) enum Command {
     Verify(Verify),
     /// Put running nodes under load and measure
     Bench(Bench),
+    /// Mistreat a cluster under load and check what became of it
+    Chaos(Chaos),
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,6 +94,9 @@ pub(super) struct Node {
     /// Drain when stdin is closed: how `quorate dev` makes sure that no node outlives it
     #[arg(long, hide = true)]
     pub drain_on_stdin_eof: bool,
+    /// Let whoever reaches the HTTP interface break this node's disk and clock (never in production)
+    #[arg(long)]
+    pub allow_faults: bool,
 }
 
 /// The flags that stand for keys of the configuration.
@@ -367,6 +372,40 @@ pub(super) struct Verify {
     /// Print the outcome as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Starts real nodes on loopback, puts load on them, injects faults, heals them, waits until all is
+quiet, and checks. Exit code 0: nothing was violated. The same seed makes the same schedule.
+  quorate chaos                                      kill, pause, partition, for a minute
+  quorate chaos --faults all --duration 3m --nodes 5
+  quorate chaos --plan cluster-config/chaos/disks.toml
+Faults: kill kill-owner kill-all pause partition partition-one-way partition-partial loss delay
+  reorder duplicate reset slow-disk full-disk failed-fsync torn-write flip-bytes wipe clock-jump
+  rolling-restart restart-loop (docs/chaos.md says what each does)")]
+pub(super) struct Chaos {
+    /// How many nodes, 3 to 9 [default: 3]
+    #[arg(long)]
+    pub nodes: Option<u16>,
+    /// How long the load lasts [default: 60s]
+    #[arg(long, value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Kinds of faults, separated by commas, or `all` [default: kill,pause,partition]
+    #[arg(long, value_name = "KIND,…")]
+    pub faults: Option<String>,
+    /// Decides the schedule [default: a random one]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Clients, each with one request in flight [default: 16]
+    #[arg(long)]
+    pub clients: Option<usize>,
+    /// A plan (TOML); flags beat what it says
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// Where report.json, report.html and the history go
+    #[arg(long, value_name = "DIR", default_value = "./chaos-report")]
+    pub report: PathBuf,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,5 +1,5 @@
 //! The command line: one binary that runs a node, a whole cluster on loopback, operator commands,
-//! and a load generator.
+//! a load generator, and chaos.
 //!
 //! ```text
 //! main ─▶ args (clap) ─┬─ node ──▶ config ─▶ cluster + ingress, until a signal
@@ -7,7 +7,8 @@
 //!                      ├─ status, members, shards, entity, tasks, dead-letters ──▶ http ─▶ a running node
 //!                      ├─ config check | show
 //!                      ├─ verify ─▶ receipts held against every replica
-//!                      └─ bench ─▶ closed-loop load on running nodes
+//!                      ├─ bench ─▶ closed-loop load on running nodes
+//!                      └─ chaos ─▶ N × `quorate node`, mistreated ─▶ verdict
 //! ```
 //!
 //! Invariants: what was asked for goes to stdout, everything else to stderr; an error is one line,
@@ -15,6 +16,7 @@
 
 mod args;
 mod bench;
+mod chaos;
 mod config;
 mod dev;
 mod failure;
@@ -69,6 +71,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => single_threaded()?.block_on(verify::run(&args)),
         // One thread: the cluster under load has better uses for the others.
         Command::Bench(args) => single_threaded()?.block_on(bench::run(&args)),
+        Command::Chaos(args) => multi_threaded()?.block_on(chaos::run(args)),
     }
 }
 

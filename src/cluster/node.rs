@@ -8,6 +8,7 @@
 use super::{
     audit::{self, Differences},
     builder::StartError,
+    faults::FaultSwitch,
     gateway::{Gateway, decode_view},
     leadership,
     types::{Phase, Unavailable},
@@ -63,6 +64,7 @@ pub(super) struct Engines {
     pub links: OpenLinks,
     pub gossip: Option<OpenGossip>,
     pub clock: Clock,
+    pub faults: Option<FaultSwitch>,
 }
 
 /// A node that belongs to a cluster.
@@ -89,6 +91,7 @@ pub struct Node {
     groups: RwLock<HashMap<GroupId, Arc<Group>>>,
     gossip: Mutex<Option<Arc<Membership>>>,
     differences: Differences,
+    faults: Option<FaultSwitch>,
     stop: CancellationToken,
     /// What runs until then.
     tasks: TaskTracker,
@@ -96,7 +99,7 @@ pub struct Node {
 
 impl Node {
     pub async fn start(config: Config, registry: Arc<Registry>, engines: Engines) -> Result<Arc<Self>, StartError> {
-        let Engines { storage, links, gossip, clock } = engines;
+        let Engines { storage, links, gossip, clock, faults } = engines;
         let failed = |e: String| StartError::Failed(e);
         let instance = load_instance(&storage).await.map_err(|e| failed(e.to_string()))?;
         let identity = Identity::load(&*storage).map_err(|e| failed(e.to_string()))?;
@@ -120,6 +123,7 @@ impl Node {
             groups: RwLock::default(),
             gossip: Mutex::default(),
             differences: Differences::default(),
+            faults,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -398,6 +402,10 @@ impl Node {
 
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub fn faults(&self) -> Option<&FaultSwitch> {
+        self.faults.as_ref()
     }
 
     pub fn registry(&self) -> &Registry {

@@ -60,6 +60,8 @@ codes! {
         "Use one of the methods in the `allow` header.";
     RequestTimeout "request-timeout" REQUEST_TIMEOUT "The request body arrived too slowly"
         "Send the request again; send its body without pauses.";
+    FaultsNotAllowed "faults-not-allowed" FORBIDDEN "This node takes no faults"
+        "Start the node with `--allow-faults`, which no node of production should have.";
     IllegalTransition "illegal-transition" CONFLICT "The resource's state does not allow this"
         "Read the resource: `state` says where it is, `allowed` where it can go from there.";
     OutOfStock "out-of-stock" CONFLICT "There is not enough stock"

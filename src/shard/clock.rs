@@ -9,34 +9,35 @@ use tokio::sync::watch;
 /// forward.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// The machine's clock, or one that runs ahead of it by as much as a test says.
+/// The machine's clock, or one that is off by as much as its hand says.
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Option<watch::Receiver<u64>>);
+pub struct Clock(Option<watch::Receiver<i64>>);
 
 /// Moves the [`Clock`] it came with.
 #[derive(Debug)]
-pub struct ClockHand(watch::Sender<u64>);
+pub struct ClockHand(watch::Sender<i64>);
 
 impl Clock {
-    /// The machine's clock until its hand is moved. For tests of what takes a day.
+    /// The machine's clock until its hand is moved. For tests of what takes a day,
+    /// and for faults.
     pub fn movable() -> (Self, ClockHand) {
-        let (hand, ahead_ms) = watch::channel(0);
-        (Self(Some(ahead_ms)), ClockHand(hand))
+        let (hand, off_ms) = watch::channel(0);
+        (Self(Some(off_ms)), ClockHand(hand))
     }
 
     /// Milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
-        super::now_ms().saturating_add(self.0.as_ref().map_or(0, |ahead_ms| *ahead_ms.borrow()))
+        super::now_ms().saturating_add_signed(self.0.as_ref().map_or(0, |off_ms| *off_ms.borrow()))
     }
 
     /// Sleeps until it is `at_ms`, also where the clock is moved meanwhile.
     pub async fn sleep_until(&self, at_ms: u64) {
-        let mut ahead_ms = self.0.clone();
+        let mut off_ms = self.0.clone();
         while let wait_ms @ 1.. = at_ms.saturating_sub(self.now_ms()) {
             let wait = Duration::from_millis(wait_ms).min(LOOK_AGAIN);
             let moved = async {
-                if let Some(ahead_ms) = &mut ahead_ms
-                    && ahead_ms.changed().await.is_ok()
+                if let Some(off_ms) = &mut off_ms
+                    && off_ms.changed().await.is_ok()
                 {
                     return;
                 }
@@ -53,7 +54,12 @@ impl Clock {
 impl ClockHand {
     /// Moves the clock forward; whoever sleeps until a time that has come by then wakes up.
     pub fn advance(&self, by: Duration) {
-        self.0.send_modify(|ahead_ms| *ahead_ms += u64::try_from(by.as_millis()).unwrap_or(u64::MAX / 4));
+        self.0.send_modify(|off_ms| *off_ms += i64::try_from(by.as_millis()).unwrap_or(i64::MAX / 4));
+    }
+
+    /// Sets how far the clock is ahead of the machine's, or behind it.
+    pub fn set_offset_ms(&self, offset_ms: i64) {
+        self.0.send_replace(offset_ms);
     }
 }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod books;
 mod cards;
+mod chaos;
 mod chaos_load;
 mod cli;
 mod duplicates;

@@ -53,6 +53,7 @@ enum Of {
     Captured,
     Held,
     Endpoint,
+    Fault,
     /// A dead letter that stays.
     Letter,
     /// One that is taken.
@@ -109,6 +110,10 @@ const TABLE: &[Line] = &[
     ("GET /admin/v1/receipts/{receipt}", Of::Nothing, "", 200),
     ("GET /admin/v1/state-hashes", Of::Nothing, "", 200),
     ("GET /admin/v1/violations", Of::Nothing, "", 200),
+    // Refused where a node was not started for it.
+    ("GET /admin/v1/faults", Of::Nothing, "", 403),
+    ("POST /admin/v1/faults", Of::Nothing, r#"{"fault": "full-disk", "duration_ms": 10000}"#, 403),
+    ("DELETE /admin/v1/faults/{id}", Of::Fault, "", 403),
     ("GET /admin/v1/config", Of::Nothing, "", 200),
     ("GET /admin/v1/tasks", Of::Nothing, "", 200),
     ("GET /admin/v1/dead-letters", Of::Nothing, "", 200),
@@ -201,6 +206,7 @@ impl<'a> Clients<'a> {
             Of::Nothing => String::new(),
             Of::Letter => letter()[0].clone(),
             Of::TakenLetter => letter().pop().expect("enough letters"),
+            Of::Fault => "1".to_owned(),
             Of::Endpoint => self.make("/v1/webhook_endpoints", ENDPOINT).await,
             Of::Held => self.make("/v1/reservations", RESERVATION).await,
             Of::Authorized => {

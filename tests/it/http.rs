@@ -4,6 +4,7 @@ mod backorders;
 mod bad_input;
 mod every_post;
 mod evidence;
+mod faults;
 mod gateway;
 mod idempotency;
 mod inventory;

@@ -258,7 +258,10 @@ mod tests {
         let key = json!({"name": "Idempotency-Key", "in": "header", "schema": {"type": ["string", "null"]}});
         let write = json!({"parameters": [key], "responses": {"201": {"headers": {"location": {}}}}});
         let write = completed("post", "/v1/orders", write);
-        assert_eq!(names(&write, "201"), ["idempotent-replayed", "location", "x-request-id", "x-trace-id"]);
+        assert_eq!(
+            names(&write, "201"),
+            ["idempotent-replayed", "location", "x-receipt", "x-request-id", "x-trace-id"]
+        );
         let local = json!({"name": "consistency", "in": "query", "schema": {"type": "string"}});
         let read = json!({"parameters": [local], "responses": {"200": {}, "304": {}}});
         let read = completed("get", "/v1/orders/{id}", read);

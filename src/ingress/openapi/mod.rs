@@ -18,7 +18,9 @@ pub use schemas::*;
 pub use tests::{describes, example};
 pub use webhooks::*;
 
-use super::{Api, admin, evidence as evidence_routes, extract::Params, fallback, ops, problem::Problem, shop, tasks};
+use super::{
+    Api, admin, evidence as evidence_routes, extract::Params, fallback, faults, ops, problem::Problem, shop, tasks,
+};
 use axum::{
     Router,
     extract::Path,
@@ -62,6 +64,7 @@ use utoipa::OpenApi;
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
         evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,
+        faults::list, faults::inject, faults::end,
         fallback::explain, openapi_json, docs, docs_page, docs_file,
     ),
     components(schemas(ProblemResponse, FieldError)),
