@@ -32,7 +32,7 @@ pub struct Wanted {
     pub fault: Vec<WantedEvent>,
 }
 
-/// A fault in a plan file: when, how long, which, and what a [`Wish`] may say.
+/// A fault in a plan file: when, how long, which, and what a `Wish` may say.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WantedEvent {

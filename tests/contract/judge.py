@@ -14,6 +14,10 @@ NEVER_SUCCEED = {
     "GET /admin/v1/dead-letters/{id}",
     "POST /admin/v1/dead-letters/{id}/retry",
     "POST /admin/v1/dead-letters/{id}/discard",
+    # The nodes are not started for faults; tests/it/http/faults.rs has one that is.
+    "GET /admin/v1/faults",
+    "POST /admin/v1/faults",
+    "DELETE /admin/v1/faults/{id}",
 }
 
 

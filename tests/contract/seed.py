@@ -58,5 +58,7 @@ captured = payment("seed-captured")
 send("POST", f"/v1/payments/{captured}/capture", key="seed-capture")
 keep("orders", [fulfilled, *(order(f"seed-order-{number}") for number in range(12))])
 keep("payments", [captured, *(payment(f"seed-payment-{number}") for number in range(12))])
-keep("reservations", [reservation(f"seed-reservation-{number}") for number in range(20)])
+keep("reservations", [reservation(f"seed-reservation-{number}") for number in range(60)])
 keep("skus", ["mug-blue", "cup"])
+hook = {"url": "http://127.0.0.1:9/hooks", "enabled_events": ["order.needs_attention"]}
+keep("endpoints", [send("POST", "/v1/webhook_endpoints", hook, f"seed-hook-{number}")["id"] for number in range(8)])

@@ -19,6 +19,8 @@ const NAME: &str = "^[!-.0-~]+$";
 const KEY: &str = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#;
 /// Other tags are well-formed, too, but never match.
 const TAG: &str = r#"^"(0|[1-9][0-9]{0,18})"$"#;
+/// Shard, term, index and hash.
+const RECEIPT: &str = "^[0-9]{1,4}-[0-9]{1,18}-[0-9]{1,18}-[0-9a-f]{8}$";
 /// Answers with these say when to come again.
 const PASSING: [u16; 3] = [429, 503, 504];
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
@@ -64,6 +66,7 @@ fn complete_parameter(parameter: &mut Value) {
     let exact = match (place, name) {
         ("path", "sku") => json!({"type": "string", "pattern": NAME, "minLength": 1, "maxLength": 64}),
         ("path", "id") => json!({"type": "string", "pattern": NAME, "minLength": 1, "maxLength": 255}),
+        ("path", "receipt") => json!({"type": "string", "pattern": RECEIPT}),
         ("header", "Idempotency-Key") => json!({"type": "string", "pattern": KEY, "minLength": 1}),
         ("header", "If-Match") => json!({"type": "string", "pattern": TAG, "minLength": 3}),
         ("query", "verbose") => json!({"type": "string", "enum": ["", "true", "1", "false", "0"]}),
@@ -178,7 +181,7 @@ fn headers() -> Value {
         "retry-after": header(true, "Seconds after which to try again", text("^[0-9]+$")),
         "idempotent-replayed": header(false, "This is the first answer again", json!({"type": "string", "enum": ["true"]})),
         "preference-applied": header(false, "The wait that was applied", text("^wait=[0-9]+$")),
-        "x-receipt": header(false, "Shard, term, index and hash of the log entry that made the write durable; a replay carries the first one. Absent where nothing was changed", text("^[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{8}$")),
+        "x-receipt": header(false, "Shard, term, index and hash of the log entry that made the write durable; a replay carries the first one. Absent where nothing was changed", text(RECEIPT)),
         "x-applied-index": header(false, "With `consistency=local`: how far this node's replica is", text("^[0-9]+$")),
     })
 }

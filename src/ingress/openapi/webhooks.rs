@@ -6,15 +6,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"url": "http://127.0.0.1:8000/hooks", "enabled_events": ["order.confirmed", "payment.*"]}))]
 pub struct CreateWebhookEndpoint {
     /// `http://` only: there is no TLS client. At most 2048 bytes.
-    #[schema(max_length = 2048)]
+    #[schema(max_length = 2048, pattern = "^http://")]
     url: String,
     /// Types, families (`order.*`) or `*`. All if it is left out.
-    #[schema(min_items = 1, max_items = 64)]
+    #[schema(min_items = 1, max_items = 64, nullable = false)]
     enabled_events: Option<Vec<String>>,
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", nullable = false)]
     description: Option<String>,
     /// Register it, and tell it nothing yet.
     #[schema(default = false)]
@@ -23,23 +24,26 @@ pub struct CreateWebhookEndpoint {
 
 /// What is left out stays.
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"disabled": true}))]
 pub struct UpdateWebhookEndpoint {
-    #[schema(max_length = 2048)]
+    #[schema(max_length = 2048, pattern = "^http://", nullable = false)]
     url: Option<String>,
-    #[schema(min_items = 1, max_items = 64)]
+    #[schema(min_items = 1, max_items = 64, nullable = false)]
     enabled_events: Option<Vec<String>>,
     /// `""` takes it away.
-    #[schema(max_length = 500)]
+    #[schema(max_length = 500, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", nullable = false)]
     description: Option<String>,
+    #[schema(nullable = false)]
     disabled: Option<bool>,
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({"grace": "24h"}))]
 pub struct RotateWebhookSecret {
     /// How long the old secret signs beside the new one, up to `"7d"`. `"0s"` ends every earlier one.
-    #[schema(default = "24h")]
+    #[schema(default = "24h", nullable = false)]
     grace: Option<String>,
 }
 
