@@ -24,6 +24,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::OnceCell,
 };
 
 /// Routes that are asked at the same time.
@@ -52,7 +53,9 @@ enum Of {
     Authorized,
     Captured,
     Held,
+    /// One for all: there are few.
     Endpoint,
+    TakenEndpoint,
     Fault,
     /// A dead letter that stays.
     Letter,
@@ -91,8 +94,8 @@ const TABLE: &[Line] = &[
     ("GET /v1/webhook_endpoints", Of::Nothing, "", 200),
     ("GET /v1/webhook_endpoints/{id}", Of::Endpoint, "", 200),
     ("POST /v1/webhook_endpoints/{id}", Of::Endpoint, r#"{"disabled": true}"#, 200),
-    ("DELETE /v1/webhook_endpoints/{id}", Of::Endpoint, "", 200),
-    ("POST /v1/webhook_endpoints/{id}/rotate-secret", Of::Endpoint, "{}", 200),
+    ("DELETE /v1/webhook_endpoints/{id}", Of::TakenEndpoint, "", 200),
+    ("POST /v1/webhook_endpoints/{id}/rotate-secret", Of::Endpoint, r#"{"grace": "0s"}"#, 200),
     ("GET /livez", Of::Nothing, "", 200),
     ("GET /healthz", Of::Nothing, "", 200),
     ("GET /readyz", Of::Nothing, "", 200),
@@ -169,12 +172,21 @@ struct Clients<'a> {
     answers: AtomicUsize,
     keys: AtomicUsize,
     letters: Mutex<Vec<String>>,
+    endpoint: OnceCell<String>,
 }
 
 impl<'a> Clients<'a> {
     fn new(nodes: &'a [Node]) -> Self {
         let (asked, answers, keys) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { nodes, description: Description::read(), asked, answers, keys, letters: Mutex::default() }
+        Self {
+            nodes,
+            description: Description::read(),
+            asked,
+            answers,
+            keys,
+            letters: Mutex::default(),
+            endpoint: OnceCell::new(),
+        }
     }
 
     /// Every route once, through any node or through one, until each has succeeded.
@@ -207,7 +219,11 @@ impl<'a> Clients<'a> {
             Of::Letter => letter()[0].clone(),
             Of::TakenLetter => letter().pop().expect("enough letters"),
             Of::Fault => "1".to_owned(),
-            Of::Endpoint => self.make("/v1/webhook_endpoints", ENDPOINT).await,
+            Of::TakenEndpoint => self.make("/v1/webhook_endpoints", ENDPOINT).await,
+            Of::Endpoint => {
+                let make = || self.make("/v1/webhook_endpoints", ENDPOINT);
+                self.endpoint.get_or_init(make).await.clone()
+            }
             Of::Held => self.make("/v1/reservations", RESERVATION).await,
             Of::Authorized => {
                 let id = self.make("/v1/payments", PAYMENT).await;
