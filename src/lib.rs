@@ -25,10 +25,14 @@
 //! | [`catalog`] | cluster id, roster, shard map; bootstrap from a seed list | replication |
 //! | [`shard`] | applied state, entity actors, outbox, timers, tasks | replication, entity |
 //! | [`cluster`] | wires it all up: [`Cluster`], builder, ordered shutdown | all of the above |
+//! | [`outbound`] | HTTP/1.1 to the outside | nothing |
 //! | [`gateway`] | card gateways: the trait, the sandbox, one over HTTP | commerce, cluster |
+//! | [`webhooks`] | tells endpoints outside what happens in the shop | commerce, cluster, outbound |
+//! | [`chaos`] | a cluster mistreated under load, and what became of it | `cli::http` |
 //! | [`ingress`], [`cli`] | HTTP and command line | anything; nothing knows them |
 
 pub mod catalog;
+pub mod chaos;
 pub mod cli;
 pub mod cluster;
 pub mod commerce;
@@ -37,11 +41,13 @@ pub mod entity;
 pub mod gateway;
 pub mod ingress;
 pub mod membership;
+pub mod outbound;
 pub mod replication;
 pub mod shard;
 pub mod storage;
 pub mod telemetry;
 pub mod transport;
+pub mod webhooks;
 
 pub use cluster::{Cluster, EntityRef};
 pub use config::Config;

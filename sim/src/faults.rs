@@ -25,9 +25,11 @@ enum Fault {
     SlowDisk,
     /// Trouble in gossip only.
     GossipLoss,
+    /// A clock that is off, and jumps back when it is healed.
+    ClockJump,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 12] = [
     Fault::Crash,
     Fault::CrashAll,
     Fault::CrashLoop,
@@ -39,6 +41,7 @@ const FAULTS: [Fault; 11] = [
     Fault::Disconnect,
     Fault::SlowDisk,
     Fault::GossipLoss,
+    Fault::ClockJump,
 ];
 
 /// Troubles the world until `end`, then leaves it whole: every node up, every path open.
@@ -96,6 +99,7 @@ async fn inflict(world: &Arc<World>, fault: Fault, random: &mut StdRng) {
         }
         Fault::Disconnect => world.network.disconnect(&here, &there),
         Fault::SlowDisk => world.set_disk_speed(one, Speed::SLOW),
+        Fault::ClockJump => world.set_clock_off_ms(one, random.random_range(-60_000..=60_000)),
         Fault::GossipLoss => world.set_gossip_loss(random.random_range(0.1..0.9)),
     }
     pause(random, TROUBLE_MS).await;
@@ -108,6 +112,7 @@ async fn heal(world: &Arc<World>) {
     for i in 0..world.size() {
         world.reconnect_gossip(i);
         world.set_disk_speed(i, Speed::USUAL);
+        world.set_clock_off_ms(i, 0);
         if world.node(i).is_none() {
             world.start(i).await;
         }

@@ -29,6 +29,10 @@ use std::{fs::File, path::PathBuf, process::ExitCode, time::Duration};
 use tracing_subscriber::layer::SubscriberExt;
 use world::World;
 
+/// Real time after which a world that does not move is given up: on a busy machine a moment of it may
+/// take long, but not so long.
+const STANDSTILL_MAX: Duration = Duration::from_secs(20);
+
 /// Simulates whole clusters, each from a seed.
 #[derive(Parser)]
 struct Args {
@@ -71,8 +75,12 @@ fn main() -> ExitCode {
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(trace.clone()));
     // The recorder measures the processor's clock when it is made, against the one that will stand still.
     quorate::telemetry::metrics();
-    world_clock::begin(seed);
-    let found = simulate(&args, seed);
+    world_clock::watch(STANDSTILL_MAX);
+    let world = std::thread::spawn(move || {
+        world_clock::begin(seed);
+        simulate(&args, seed)
+    });
+    let found = world.join().unwrap_or_else(|_| vec!["PANIC: the world ended in a panic".to_owned()]);
     let (lines, hash) = trace.finish();
     println!("trace: {lines} lines, {hash}");
     found.iter().for_each(|found| println!("violation: {found}"));

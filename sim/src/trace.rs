@@ -20,9 +20,15 @@ pub struct Trace {
     inner: Arc<Mutex<Inner>>,
 }
 
+/// More lines than this at one moment, and nothing in the world waits any more.
+const LINES_AT_ONCE_MAX: u64 = 200_000;
+
 struct Inner {
     hash: blake3::Hasher,
     lines: u64,
+    /// When the last one was, and how many before it were at the same time.
+    now_us: u64,
+    at_once: u64,
     file: Option<BufWriter<File>>,
 }
 
@@ -30,13 +36,22 @@ impl Trace {
     /// Written to `file`, or only hashed.
     pub fn new(file: Option<File>) -> Self {
         let file = file.map(BufWriter::new);
-        Self { inner: Arc::new(Mutex::new(Inner { hash: blake3::Hasher::new(), lines: 0, file })) }
+        Self {
+            inner: Arc::new(Mutex::new(Inner { hash: blake3::Hasher::new(), lines: 0, now_us: 0, at_once: 0, file })),
+        }
     }
 
     fn line(&self, line: &str) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.hash.update(line.as_bytes());
         inner.lines += 1;
+        let now_us = elapsed_us();
+        inner.at_once = if inner.now_us == now_us { inner.at_once + 1 } else { 0 };
+        inner.now_us = now_us;
+        if inner.at_once > LINES_AT_ONCE_MAX {
+            println!("violation: LIVELOCK: nothing waits any more at {now_us} us; the last line: {line}");
+            std::process::exit(1);
+        }
         if let Some(file) = &mut inner.file {
             // A trace that cannot be written shows in its size; the hash is of the whole.
             let _ = file.write_all(line.as_bytes());

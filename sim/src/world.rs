@@ -4,7 +4,11 @@
 use crate::{disk::Disk, gateway::Gateway};
 use axum::Router;
 use bytesize::ByteSize;
-use quorate::{Cluster, Config, cluster::Surroundings, ingress, membership, transport};
+use quorate::{
+    Cluster, Config,
+    cluster::{Clock, ClockHand, Surroundings},
+    ingress, membership, transport,
+};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -26,6 +30,8 @@ pub struct World {
 
 struct Slot {
     disk: Disk,
+    clock: Clock,
+    hand: ClockHand,
     up: Option<Up>,
 }
 
@@ -42,7 +48,10 @@ impl World {
     /// `nodes` empty disks, nothing started.
     pub fn new(nodes: usize, seed: u64) -> Arc<Self> {
         let number = |i: usize| seed.wrapping_mul(31).wrapping_add(i as u64);
-        let slot = |i: usize| Mutex::new(Slot { disk: Disk::new(number(i)), up: None });
+        let slot = |i: usize| {
+            let (clock, hand) = Clock::movable();
+            Mutex::new(Slot { disk: Disk::new(number(i)), clock, hand, up: None })
+        };
         Arc::new(Self {
             network: transport::memory::Network::with(transport::Options::default(), seed),
             gateway: Gateway::new(seed),
@@ -57,10 +66,13 @@ impl World {
 
     /// Starts node `i` on what its disk holds. It must be down.
     pub async fn start(&self, i: usize) {
-        let storage = self.slot(i).disk.store();
+        let (storage, clock) = {
+            let slot = self.slot(i);
+            (slot.disk.store(), slot.clock.clone())
+        };
         let (network, gossip) = (self.network.clone(), Some(self.gossip.clone()));
         let builder = Cluster::surrounded(self.config(i), Surroundings { storage, network, gossip });
-        let builder = ingress::shop::register_with(builder, self.gateway.clone());
+        let builder = ingress::shop::register_with(builder.clock(clock), self.gateway.clone());
         match builder.start().await {
             Ok(cluster) => {
                 let router = ingress::router(cluster.clone(), &ingress::Options::default());
@@ -90,6 +102,11 @@ impl World {
 
     pub fn set_disk_speed(&self, i: usize, speed: crate::disk::Speed) {
         self.slot(i).disk.set_speed(speed);
+    }
+
+    /// Sets how far a node's clock is off.
+    pub fn set_clock_off_ms(&self, i: usize, off_ms: i64) {
+        self.slot(i).hand.set_offset_ms(off_ms);
     }
 
     /// Loses this share of gossip packets.

@@ -10,7 +10,7 @@
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -27,11 +27,15 @@ static ELAPSED_NS: AtomicU64 = AtomicU64::new(0);
 static RANDOM: Mutex<Option<StdRng>> = Mutex::new(None);
 
 thread_local! {
+    /// Whether this thread lives in the world. Others must not draw from its randomness.
+    static INHABITANT: Cell<bool> = const { Cell::new(false) };
     static START: RefCell<Option<tokio::time::Instant>> = const { RefCell::new(None) };
 }
 
-/// From now on this process lives in the world of `seed`. Before any runtime and any hash map.
+/// From now on this process has the time of a world, and this thread the randomness of `seed`. The
+/// thread must be new: std draws the keys of a thread's hash maps once.
 pub fn begin(seed: u64) {
+    INHABITANT.set(true);
     *RANDOM.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(StdRng::seed_from_u64(seed));
     ON.store(true, Ordering::SeqCst);
 }
@@ -50,7 +54,28 @@ pub fn elapsed_us() -> u64 {
     ELAPSED_NS.load(Ordering::Relaxed) / 1_000
 }
 
+/// Ends the process when virtual time has not moved for `wall`: something in the world never waits.
+/// The one thread beside the world's; it touches nothing of it.
+pub fn watch(wall: std::time::Duration) {
+    let mut former = elapsed_us();
+    std::thread::spawn(move || {
+        loop {
+            // Real time: sleeping does not ask the clock.
+            std::thread::sleep(wall);
+            let now = elapsed_us();
+            if now == former {
+                println!("violation: LIVELOCK: virtual time stands still at {now} us");
+                std::process::exit(1);
+            }
+            former = now;
+        }
+    });
+}
+
 fn fill(bytes: &mut [u8]) -> bool {
+    if !INHABITANT.try_with(Cell::get).unwrap_or(false) {
+        return false;
+    }
     let mut random = RANDOM.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     random.as_mut().map(|random| random.fill_bytes(bytes)).is_some()
 }
@@ -61,7 +86,8 @@ fn fill(bytes: &mut [u8]) -> bool {
 unsafe extern "C" fn getrandom(buffer: *mut libc::c_void, length: libc::size_t, flags: libc::c_uint) -> libc::ssize_t {
     // SAFETY: the caller owns `length` bytes at `buffer`.
     unsafe {
-        if ON.load(Ordering::SeqCst) && !buffer.is_null() && fill(std::slice::from_raw_parts_mut(buffer.cast(), length)) {
+        if ON.load(Ordering::SeqCst) && !buffer.is_null() && fill(std::slice::from_raw_parts_mut(buffer.cast(), length))
+        {
             return libc::ssize_t::try_from(length).unwrap_or(libc::ssize_t::MAX);
         }
         libc::syscall(libc::SYS_getrandom, buffer, length, flags) as libc::ssize_t

@@ -43,8 +43,12 @@ pub(super) enum Command {
     DeadLetters(DeadLetters),
     /// Check a configuration file, or show the configuration in effect
     Config(Config),
+    /// Prove from receipts that no acknowledged write was lost
+    Verify(Verify),
     /// Put running nodes under load and measure
     Bench(Bench),
+    /// Mistreat a cluster under load and check what became of it
+    Chaos(Chaos),
 }
 
 #[derive(Debug, clap::Args)]
@@ -90,6 +94,9 @@ pub(super) struct Node {
     /// Drain when stdin is closed: how `quorate dev` makes sure that no node outlives it
     #[arg(long, hide = true)]
     pub drain_on_stdin_eof: bool,
+    /// Let whoever reaches the HTTP interface break this node's disk and clock (never in production)
+    #[arg(long)]
+    pub allow_faults: bool,
 }
 
 /// The flags that stand for keys of the configuration.
@@ -320,12 +327,85 @@ pub(super) struct Bench {
     /// Write the result to this file as JSON (`-`: to stdout, instead of the table)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write the receipt of each acknowledged write to this file, for `quorate verify`
+    #[arg(long, value_name = "FILE")]
+    pub receipts: Option<PathBuf>,
     /// Nodes, separated by commas or repeated. One: all the nodes it knows of
     #[arg(long = "url", env = "QUORATE_URL", value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
     pub urls: Vec<String>,
     /// Bearer token, where the nodes ask for one
     #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Every answer to a write carries `x-receipt`. Keep them, one a line: bare, as a JSON string, or as
+the `receipt` of a JSON object with whatever else you like beside it. A write is proven when a
+majority of its shard's replicas holds it. What is older than shard.receipts_kept is forgotten.
+  quorate bench --receipts r.jsonl && quorate verify r.jsonl
+  quorate verify r.jsonl --urls http://10.0.0.1:8080,http://10.0.0.2:8080,http://10.0.0.3:8080
+Exit codes: 0 all are proven · 1 some are lost or contradicted · 2 the file is no list of receipts
+            3 not enough replicas could tell")]
+pub(super) struct Verify {
+    /// Receipts, one a line (`-`: stdin)
+    #[arg(value_name = "RECEIPTS.jsonl")]
+    pub file: PathBuf,
+    /// Nodes, separated by commas or repeated. One: all the nodes it knows of
+    #[arg(
+        long = "url",
+        visible_alias = "urls",
+        env = "QUORATE_URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub urls: Vec<String>,
+    /// Bearer token, where the nodes ask for one
+    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// How long to wait for each answer
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub timeout: Duration,
+    /// How long replicas that are behind or away may take to catch up
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "DURATION")]
+    pub wait: Duration,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Starts real nodes on loopback, puts load on them, injects faults, heals them, waits until all is
+quiet, and checks. Exit code 0: nothing was violated. The same seed makes the same schedule.
+  quorate chaos                                      kill, pause, partition, for a minute
+  quorate chaos --faults all --duration 3m --nodes 5
+  quorate chaos --plan cluster-config/chaos/disks.toml
+Faults: kill kill-owner kill-all pause partition partition-one-way partition-partial loss delay
+  reorder duplicate reset slow-disk full-disk failed-fsync torn-write flip-bytes wipe clock-jump
+  rolling-restart restart-loop (docs/chaos.md says what each does)")]
+pub(super) struct Chaos {
+    /// How many nodes, 3 to 9 [default: 3]
+    #[arg(long)]
+    pub nodes: Option<u16>,
+    /// How long the load lasts [default: 60s]
+    #[arg(long, value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Kinds of faults, separated by commas, or `all` [default: kill,pause,partition]
+    #[arg(long, value_name = "KIND,…")]
+    pub faults: Option<String>,
+    /// Decides the schedule [default: a random one]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Clients, each with one request in flight [default: 16]
+    #[arg(long)]
+    pub clients: Option<usize>,
+    /// A plan (TOML); flags beat what it says
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// Where report.json, report.html and the history go
+    #[arg(long, value_name = "DIR", default_value = "./chaos-report")]
+    pub report: PathBuf,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,12 +1,14 @@
 //! The command line: one binary that runs a node, a whole cluster on loopback, operator commands,
-//! and a load generator.
+//! a load generator, and chaos.
 //!
 //! ```text
 //! main ─▶ args (clap) ─┬─ node ──▶ config ─▶ cluster + ingress, until a signal
 //!                      ├─ dev ───▶ N × `quorate node`, watched
 //!                      ├─ status, members, shards, entity, tasks, dead-letters ──▶ http ─▶ a running node
 //!                      ├─ config check | show
-//!                      └─ bench ─▶ closed-loop load on running nodes
+//!                      ├─ verify ─▶ receipts held against every replica
+//!                      ├─ bench ─▶ closed-loop load on running nodes
+//!                      └─ chaos ─▶ N × `quorate node`, mistreated ─▶ verdict
 //! ```
 //!
 //! Invariants: what was asked for goes to stdout, everything else to stderr; an error is one line,
@@ -14,6 +16,7 @@
 
 mod args;
 mod bench;
+mod chaos;
 mod config;
 mod dev;
 mod failure;
@@ -25,6 +28,7 @@ mod serve;
 mod signals;
 mod table;
 mod tasks;
+mod verify;
 
 pub use failure::Failure;
 
@@ -64,8 +68,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Tasks(args) => single_threaded()?.block_on(tasks::tasks(&args)),
         Command::DeadLetters(args) => single_threaded()?.block_on(tasks::dead_letters(&args.command)),
         Command::Config(args) => config::run(&args),
+        Command::Verify(args) => single_threaded()?.block_on(verify::run(&args)),
         // One thread: the cluster under load has better uses for the others.
         Command::Bench(args) => single_threaded()?.block_on(bench::run(&args)),
+        Command::Chaos(args) => multi_threaded()?.block_on(chaos::run(args)),
     }
 }
 

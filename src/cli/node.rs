@@ -36,20 +36,20 @@ pub(super) fn run(args: &args::Node) -> Result<(), Failure> {
     let http = bind_http(&config)?;
     try_cluster_port(&config)?;
     let runtime = super::multi_threaded()?;
-    let result = runtime.block_on(live(config, http, args.drain_on_stdin_eof));
+    let result = runtime.block_on(live(config, http, args));
     // What still blocks a thread after the drain must not hold up the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
 /// Starts, serves, and drains when told to; ends at once when the node cannot go on.
-async fn live(config: Config, http: TcpListener, drain_on_stdin_eof: bool) -> Result<(), Failure> {
+async fn live(config: Config, http: TcpListener, args: &args::Node) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    if drain_on_stdin_eof {
+    if args.drain_on_stdin_eof {
         signals = signals.and_stdin();
     }
     let cluster = tokio::select! {
-        started = serve::start(config.clone()) => started.map_err(refused)?,
+        started = serve::start(config.clone(), args.allow_faults) => started.map_err(refused)?,
         why = signals.next() => {
             // Nothing to hand over yet.
             output::note(&format!("{why}: {} stops before it had started", config.node.name));

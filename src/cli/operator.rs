@@ -121,6 +121,10 @@ fn render_status(status: &Value) -> String {
         format!("WITHOUT AN OWNER: {}", unowned.join(", "))
     };
     let uptime = std::time::Duration::from_secs(status["uptime_ms"].as_u64().unwrap_or(0) / 1000);
+    let violations = match status["violations"].as_u64() {
+        Some(0) | None => "none found".into(),
+        Some(found) => format!("{found} FOUND: see /admin/v1/violations and the log"),
+    };
     let rows = [
         ("node", format!("{} ({})", text(&status["name"]), text(&status["node"]))),
         ("cluster", text(&status["cluster_id"].as_str().map_or_else(|| status["cluster"].clone(), Value::from))),
@@ -129,6 +133,7 @@ fn render_status(status: &Value) -> String {
         ("uptime", format!("{uptime:?}")),
         ("shards owned", text(&status["shards_owned"])),
         ("shards", shards),
+        ("violations", violations),
     ];
     rows.iter().map(|(label, value)| format!("{label:<14}{value}\n")).collect()
 }

@@ -1,7 +1,7 @@
 //! Writing to the terminal. A reader that went away (`quorate members | head -1`) is no error.
 
 use super::Failure;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 /// An answer, to stdout. A missing newline at the end is added.
 pub(super) fn answer(text: &str) -> Result<(), Failure> {
@@ -18,6 +18,19 @@ pub(super) fn answer(text: &str) -> Result<(), Failure> {
 /// A line about what is going on, to stderr. Where that is closed there is nobody to tell.
 pub(super) fn note(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Whether somebody is looking at what [`note`] and [`redraw`] write.
+pub(super) fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Writes over the line before, on a terminal; nothing elsewhere.
+pub(super) fn redraw(line: &str) {
+    if is_terminal() {
+        let mut stderr = std::io::stderr().lock();
+        let _ = write!(stderr, "\r\x1b[2K{line}").and_then(|()| stderr.flush());
+    }
 }
 
 /// In release builds, a panic is one line. In debug builds the standard hook shows a backtrace.

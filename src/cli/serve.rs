@@ -5,10 +5,15 @@ use std::{future::Future, io};
 use tokio::net::TcpListener;
 
 /// Starts a node with the shop and its payment gateway on it.
-pub(super) async fn start(config: Config) -> Result<Cluster, StartError> {
+pub(super) async fn start(config: Config, allow_faults: bool) -> Result<Cluster, StartError> {
     let gateway = config.gateway.clone();
     let builder = ingress::shop::register_configured(Cluster::builder(config), &gateway);
-    builder.map_err(|invalid| StartError::Config(invalid.to_string()))?.start().await
+    let mut builder = builder.map_err(|invalid| StartError::Config(invalid.to_string()))?;
+    if allow_faults {
+        tracing::warn!("this node was started with --allow-faults: whoever reaches its HTTP interface can break it");
+        builder = builder.allow_faults();
+    }
+    builder.start().await
 }
 
 /// Serves until `shutdown`, then finishes the requests in flight.

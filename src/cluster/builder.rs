@@ -1,6 +1,8 @@
 //! [`Builder`]: entity types and task handlers first, then a node (or several) on them.
 
 use super::{
+    extension::{Extend, Extended, Extension},
+    faults::FaultSwitch,
     handle::Cluster,
     node::{Engines, Node},
 };
@@ -10,8 +12,8 @@ use crate::{
     config,
     entity::Entity,
     membership,
-    shard::{Registry, TaskContext, TaskError, TaskQueue, typed_handler},
-    storage::{MemoryStorage, SledStorage, Storage},
+    shard::{Clock, Registry, TaskContext, TaskError, TaskQueue, typed_handler},
+    storage::{self, MemoryStorage, SledStorage, Storage},
     telemetry, transport,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -34,6 +36,23 @@ pub struct Builder {
     registry: Registry,
     kind: Kind,
     changes: Vec<Change>,
+    clock: Clock,
+    extensions: Vec<Extend>,
+    allows_faults: bool,
+}
+
+/// What of a node can be broken on purpose, and by what.
+struct Fallible {
+    disk: storage::Faults,
+    clock: Clock,
+    switch: Option<FaultSwitch>,
+}
+
+impl Fallible {
+    fn armed() -> Self {
+        let (disk, (clock, hand)) = (storage::Faults::armed(), Clock::movable());
+        Self { disk: disk.clone(), clock, switch: Some(FaultSwitch::new(disk, hand)) }
+    }
 }
 
 /// A change of a node's configuration.
@@ -77,7 +96,14 @@ impl Builder {
     fn of(kind: Kind) -> Self {
         let mut registry = Registry::default();
         registry.add_entity::<Catalog>();
-        Self { registry, kind, changes: Vec::new() }
+        Self {
+            registry,
+            kind,
+            changes: Vec::new(),
+            clock: Clock::default(),
+            extensions: Vec::new(),
+            allows_faults: false,
+        }
     }
 
     pub(super) fn for_node(config: Config) -> Self {
@@ -128,6 +154,27 @@ impl Builder {
         self
     }
 
+    /// Sets the clock that owners go by, for tests of what takes a day: see [`Clock::movable`].
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Adds to each node, before it starts, what needs a handle of that node: taps, task handlers
+    /// that ask entities, background work. Do the same on every node.
+    pub fn extend(mut self, extension: impl Fn(&mut Extension<'_>) + Send + 'static) -> Self {
+        self.extensions.push(Box::new(extension));
+        self
+    }
+
+    /// Lets disk and clock be broken on purpose, for tests of what a cluster withstands. Never in
+    /// production: whoever reaches the HTTP interface can end the node. Its clock is then one that the
+    /// faults move, whatever [`Builder::clock`] says.
+    pub fn allow_faults(mut self) -> Self {
+        self.allows_faults = true;
+        self
+    }
+
     /// Starts. A networked node returns as soon as it runs, which may be before it has joined:
     /// see [`Cluster::ready`]. An in-process cluster returns when it is ready.
     pub async fn start(self) -> Result<Cluster, StartError> {
@@ -135,36 +182,50 @@ impl Builder {
         for (name, queue) in self.registry.queues() {
             queue.validate(name).map_err(|e| StartError::Config(e.to_string()))?;
         }
-        let registry = Arc::new(self.registry);
-        let changes = self.changes;
+        let (registry, extensions) = (self.registry, self.extensions);
+        let (changes, clock, allows_faults) = (self.changes, self.clock, self.allows_faults);
+        let start = async |config: Config, engines: Engines| {
+            let extended = Extended::of(registry.clone(), &extensions);
+            let node = Node::start(config, extended.registry.clone(), engines).await?;
+            extended.begin(&node);
+            Ok::<_, StartError>(node)
+        };
+        let faults = || match allows_faults {
+            true => Fallible::armed(),
+            false => Fallible { disk: storage::Faults::none(), clock: clock.clone(), switch: None },
+        };
         let change = |config: &mut Config| changes.iter().for_each(|change| change(config));
         match self.kind {
             Kind::Networked(mut config) => {
                 change(&mut config);
-                let engines = networked(&config)?;
-                Ok(Cluster::of(vec![Node::start(*config, registry, engines).await?]))
+                let engines = networked(&config, faults())?;
+                Ok(Cluster::of(vec![start(*config, engines).await?]))
             }
             Kind::SingleNode(mut config) => {
                 change(&mut config);
-                let storage = open_sled(&config)?;
+                let Fallible { disk, clock, switch: faults } = faults();
+                let storage = open_sled(&config, disk)?;
                 let network = transport::memory::Network::new();
-                let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
-                ready(Cluster::of(vec![Node::start(*config, registry, engines).await?])).await
+                let links = in_memory_links(&network, &config);
+                let engines = Engines { storage, links, gossip: None, clock, faults };
+                ready(Cluster::of(vec![start(*config, engines).await?])).await
             }
             Kind::Surrounded(mut config, Surroundings { storage, network, gossip }) => {
                 change(&mut config);
                 let links = in_memory_links(&network, &config);
                 let gossip = gossip.map(|network| in_memory_gossip(network, &config)).transpose()?;
-                let engines = Engines { storage, links, gossip };
-                Ok(Cluster::of(vec![Node::start(*config, registry, engines).await?]))
+                let engines = Engines { storage, links, gossip, clock: clock.clone(), faults: None };
+                Ok(Cluster::of(vec![start(*config, engines).await?]))
             }
             Kind::InMemory { nodes: count, network } => {
                 let mut nodes = Vec::with_capacity(count);
                 for mut config in in_memory_configs(count) {
                     change(&mut config);
-                    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-                    let engines = Engines { storage, links: in_memory_links(&network, &config), gossip: None };
-                    nodes.push(Node::start(config, registry.clone(), engines).await?);
+                    let Fallible { disk, clock, switch: faults } = faults();
+                    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::with_faults(&config.storage, disk));
+                    let links = in_memory_links(&network, &config);
+                    let engines = Engines { storage, links, gossip: None, clock, faults };
+                    nodes.push(start(config, engines).await?);
                 }
                 ready(Cluster::of(nodes)).await
             }
@@ -181,7 +242,7 @@ async fn ready(cluster: Cluster) -> Result<Cluster, StartError> {
     Ok(cluster)
 }
 
-fn in_memory_configs(count: usize) -> Vec<Config> {
+pub(super) fn in_memory_configs(count: usize) -> Vec<Config> {
     let address = |i: usize| format!("node-{}", i + 1);
     let seeds: Vec<String> = (0..count).map(address).collect();
     let config = |i: usize| {
@@ -195,18 +256,18 @@ fn in_memory_configs(count: usize) -> Vec<Config> {
     (0..count).map(config).collect()
 }
 
-fn in_memory_links(network: &transport::memory::Network, config: &Config) -> super::node::OpenLinks {
+pub(super) fn in_memory_links(network: &transport::memory::Network, config: &Config) -> super::node::OpenLinks {
     let (network, name, address) = (network.clone(), config.node.name.clone(), config.node.listen.clone());
     Box::new(move |handler| Box::pin(async move { Ok(network.join(name, address, handler)) }))
 }
 
-fn open_sled(config: &Config) -> Result<Arc<dyn Storage>, StartError> {
-    let opened = SledStorage::open(&config.node.data_dir, &config.storage);
+fn open_sled(config: &Config, faults: storage::Faults) -> Result<Arc<dyn Storage>, StartError> {
+    let opened = SledStorage::open_with_faults(&config.node.data_dir, &config.storage, faults);
     opened.map(|s| Arc::new(s) as Arc<dyn Storage>).map_err(|e| StartError::Failed(e.to_string()))
 }
 
 /// Binds the ports, opens the data directory.
-fn networked(config: &Config) -> Result<Engines, StartError> {
+fn networked(config: &Config, fallible: Fallible) -> Result<Engines, StartError> {
     config.validate().map_err(|e| StartError::Config(e.to_string()))?;
     let listen = &config.node.listen;
     let failed = |e: std::io::Error| StartError::Failed(format!("`node.listen` = {listen}: {e}"));
@@ -215,7 +276,8 @@ fn networked(config: &Config) -> Result<Engines, StartError> {
     let udp = UdpSocket::bind(listen.as_str()).map_err(failed)?;
     udp.set_nonblocking(true).map_err(failed)?;
     let secret = secret(config)?;
-    let storage = open_sled(config)?;
+    let Fallible { disk, clock, switch: faults } = fallible;
+    let storage = open_sled(config, disk)?;
     let boot_id: u64 = rand::random();
     let identity = transport::Identity { name: config.node.name.clone(), boot_id, secret: secret.clone() };
     let options = config.transport.clone();
@@ -230,7 +292,7 @@ fn networked(config: &Config) -> Result<Engines, StartError> {
         let me = local_record(&node, id, boot_id);
         membership::start(&options, me, cluster, &secret, udp, seeds).map_err(|e| e.to_string())
     });
-    Ok(Engines { storage, links, gossip: Some(gossip) })
+    Ok(Engines { storage, links, gossip: Some(gossip), clock, faults })
 }
 
 fn in_memory_gossip(

@@ -122,7 +122,7 @@ impl<E: Entity> EntityRef<E> {
         key.map_err(|e| Unavailable::Invalid { detail: e.to_string() })
     }
 
-    async fn snapshot(
+    pub(super) async fn snapshot(
         &self,
         router: &Router,
         stored: StoredState,
@@ -177,6 +177,9 @@ fn understand<E: Entity>(reply: CommandReply, shard: ShardId) -> Result<Answer<E
             Ok(Answer { reply: codec::decode("reply", &reply).map_err(invalid)?, version, replayed, receipt })
         }
         CommandReply::Rejected(bytes) => Err(AskError::Rejected(codec::decode("rejection", &bytes).map_err(invalid)?)),
+        CommandReply::RejectedBefore(bytes) => {
+            Err(AskError::RejectedBefore(codec::decode("rejection", &bytes).map_err(invalid)?))
+        }
         CommandReply::IdempotencyKeyReused => Err(AskError::IdempotencyKeyReused),
         CommandReply::VersionMismatch { actual } => Err(AskError::VersionMismatch { actual }),
         CommandReply::Unavailable(why) => Err(why.into()),
@@ -189,7 +192,7 @@ fn understand<E: Entity>(reply: CommandReply, shard: ShardId) -> Result<Answer<E
 
 fn outcome_label<R>(error: &AskError<R>) -> &'static str {
     match error {
-        AskError::Rejected(_) => "rejected",
+        AskError::Rejected(_) | AskError::RejectedBefore(_) => "rejected",
         AskError::IdempotencyKeyReused => "key_reused",
         AskError::VersionMismatch { .. } => "version_mismatch",
         AskError::Unavailable(Unavailable::NoQuorum { .. }) => "no_quorum",

@@ -46,6 +46,7 @@ impl Handler for Gateway {
                 Service::Command => member.router.handle_command(body).await,
                 Service::Query => member.router.handle_query(body).await,
                 Service::Shard => member.router.handle_ask(body).await,
+                Service::List => member.router.handle_list(body).await,
             }
         })
     }

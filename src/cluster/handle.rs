@@ -3,6 +3,7 @@
 use super::{
     builder::{Builder, Surroundings},
     entity_ref::EntityRef,
+    faults::{FaultError, FaultSwitch},
     node::Node,
     types::{Consistency, EntityStatus, MemberStatus, NodeStatus, Phase, ShardStatus, Unavailable},
 };
@@ -91,6 +92,14 @@ impl Cluster {
 
     pub fn status(&self) -> NodeStatus {
         self.node().status()
+    }
+
+    /// What breaks this node on purpose.
+    ///
+    /// # Errors
+    /// [`FaultError::NotAllowed`]: it was not started with [`Builder::allow_faults`].
+    pub fn faults(&self) -> Result<&FaultSwitch, FaultError> {
+        self.node().faults().ok_or(FaultError::NotAllowed)
     }
 
     /// The roster as this node knows it.

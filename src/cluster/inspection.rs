@@ -14,9 +14,9 @@ use futures::{StreamExt, stream};
 use std::time::Duration;
 
 /// Owners asked at once. Each answers with a page at most, so that this bounds a list's memory.
-const OWNERS_ASKED: usize = 8;
+pub(super) const OWNERS_ASKED: usize = 8;
 
-/// A part of a list, ordered by shard and number.
+/// A part of a list, in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
     pub data: Vec<T>,
@@ -149,7 +149,7 @@ impl Cluster {
         Ok(Page { data, has_more })
     }
 
-    async fn way(&self) -> Result<(Router, Duration), Unavailable> {
+    pub(super) async fn way(&self) -> Result<(Router, Duration), Unavailable> {
         let timeout = self.config().shard.command_timeout;
         Ok((self.node().router(timeout).await?, timeout))
     }

@@ -3,22 +3,35 @@
 //! `node` wires the parts of one node together and takes them apart in order; nothing below this
 //! module knows more than its own neighbours.
 
+mod audit;
 mod builder;
 mod entity_ref;
+mod extension;
+mod faults;
 mod gateway;
 mod handle;
 mod inspection;
 mod leadership;
+mod lists;
 mod node;
+mod receipt;
 mod status;
+#[cfg(test)]
+mod tests;
 mod types;
 
+pub use crate::entity::Place;
 pub use crate::shard::{
-    DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, TaskContext, TaskError, TaskQueue,
-    TaskState, TaskStatus,
+    Clock, ClockHand, DeadEffect, DeadLetterStatus, EffectId, InvalidEffectId, InvalidQueue, LogPlace, Mark, StateHash,
+    Tap, Tapped, TaskContext, TaskError, TaskQueue, TaskState, TaskStatus,
 };
+pub use audit::{Finding, ShardHash, Violation};
 pub use builder::{Builder, StartError, Surroundings};
 pub use entity_ref::EntityRef;
+pub use extension::{Extension, NodeHandle};
+pub use faults::{FAULT_DURATION_MAX, FAULTS_MAX, FaultError, FaultKind, FaultStatus, FaultSwitch};
 pub use handle::Cluster;
 pub use inspection::{Page, ResolveError, Resolved};
+pub use lists::{Listed, Listing};
+pub use receipt::{InvalidReceipt, ReceiptStatus, Verdict};
 pub use types::*;

@@ -6,7 +6,9 @@
 //! ```
 
 use super::{
+    audit::{self, Differences},
     builder::StartError,
+    faults::FaultSwitch,
     gateway::{Gateway, decode_view},
     leadership,
     types::{Phase, Unavailable},
@@ -23,8 +25,8 @@ use crate::{
     membership::Membership,
     replication::{Group, PeerClient},
     shard::{
-        Cause, CommandReply, CommandRequest, Parts, Query, QueryReply, QueryRequest, Queues, Registry, Router, Routes,
-        ShardHost, ShardMachine,
+        Cause, Clock, CommandReply, CommandRequest, Parts, Query, QueryReply, QueryRequest, Queues, Registry, Router,
+        Routes, ShardHost, ShardMachine,
     },
     storage::{GroupId, Storage},
     transport::{Handler, LinkView, Peer, Transport},
@@ -37,7 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const CATALOG_TICK: Duration = Duration::from_secs(1);
 const READY_TICK: Duration = Duration::from_millis(20);
@@ -61,6 +63,8 @@ pub(super) struct Engines {
     pub storage: Arc<dyn Storage>,
     pub links: OpenLinks,
     pub gossip: Option<OpenGossip>,
+    pub clock: Clock,
+    pub faults: Option<FaultSwitch>,
 }
 
 /// A node that belongs to a cluster.
@@ -74,6 +78,7 @@ pub(super) struct InCluster {
 pub struct Node {
     config: Config,
     registry: Arc<Registry>,
+    clock: Clock,
     queues: Queues,
     storage: Arc<dyn Storage>,
     transport: Arc<dyn Transport>,
@@ -85,12 +90,16 @@ pub struct Node {
     view: RwLock<Option<View>>,
     groups: RwLock<HashMap<GroupId, Arc<Group>>>,
     gossip: Mutex<Option<Arc<Membership>>>,
+    differences: Differences,
+    faults: Option<FaultSwitch>,
     stop: CancellationToken,
+    /// What runs until then.
+    tasks: TaskTracker,
 }
 
 impl Node {
     pub async fn start(config: Config, registry: Arc<Registry>, engines: Engines) -> Result<Arc<Self>, StartError> {
-        let Engines { storage, links, gossip } = engines;
+        let Engines { storage, links, gossip, clock, faults } = engines;
         let failed = |e: String| StartError::Failed(e);
         let instance = load_instance(&storage).await.map_err(|e| failed(e.to_string()))?;
         let identity = Identity::load(&*storage).map_err(|e| failed(e.to_string()))?;
@@ -101,6 +110,7 @@ impl Node {
         let node = Arc::new(Self {
             config,
             registry,
+            clock,
             queues,
             storage,
             transport,
@@ -112,7 +122,10 @@ impl Node {
             view: RwLock::default(),
             groups: RwLock::default(),
             gossip: Mutex::default(),
+            differences: Differences::default(),
+            faults,
             stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         });
         gateway.attach(&node);
         if let Some(identity) = &identity {
@@ -129,9 +142,9 @@ impl Node {
     }
 
     /// Runs a task until the node stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
@@ -205,6 +218,7 @@ impl Node {
         self.spawn(self.clone().follow_catalog(identity.clone()));
         self.spawn(self.clone().keep_checking(cluster));
         self.spawn(self.clone().announce(me, cluster));
+        self.spawn(audit::run(self.clone()));
         self.spawn(self.clone().become_ready());
         tracing::info!(node = %me, %cluster, name = self.config.node.name, "member of the cluster");
         Ok(())
@@ -215,6 +229,7 @@ impl Node {
         let cached = self.config.shard.entities_cached;
         let machine = ShardMachine::open(group_id, self.storage.clone(), self.registry.clone(), cached)
             .map_err(|e| e.to_string())?;
+        machine.keep_receipts(self.config.shard.receipts_kept);
         machine.drop_old_generation().await.map_err(|e| e.to_string())?;
         let (options, peers) = (&self.config.replication, member.peers.clone());
         let replica = Arc::new(machine.clone());
@@ -222,8 +237,8 @@ impl Node {
         let group = Arc::new(group);
         self.groups.write().insert(group_id, group.clone());
         let options = Arc::new(self.config.shard.clone());
-        let queues = self.queues.clone();
-        let parts = Parts { placement: placement.clone(), group: group.clone(), machine, options, queues };
+        let (clock, queues) = (self.clock.clone(), self.queues.clone());
+        let parts = Parts { placement: placement.clone(), group: group.clone(), machine, options, clock, queues };
         member.router.add_host(ShardHost::start(parts, member.router.clone()));
         self.spawn(initialize(group.clone(), placement, self.transport.links()));
         self.spawn(self.clone().follow_group(group));
@@ -389,12 +404,20 @@ impl Node {
         &self.config
     }
 
+    pub fn faults(&self) -> Option<&FaultSwitch> {
+        self.faults.as_ref()
+    }
+
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
     pub(super) fn membership_of_cluster(&self) -> Option<InCluster> {
         self.member.get().cloned()
+    }
+
+    pub(super) fn differences(&self) -> &Differences {
+        &self.differences
     }
 
     pub fn phase(&self) -> watch::Receiver<Phase> {
@@ -461,6 +484,9 @@ impl Node {
         }
         join_all(hosts.iter().map(|host| host.stop())).await;
         self.transport.close(CLOSE_TIMEOUT).await;
+        // Each holds the node, and so its storage: whoever stops a node may start it again at once.
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 

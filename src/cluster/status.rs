@@ -26,6 +26,7 @@ impl Node {
             uptime_ms: u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX),
             phase: *self.phase().borrow(),
             shards_without_owner: without_owner.collect(),
+            violations: self.violations(),
             shards_owned: shards.iter().filter(|s| s.owner.is_some() && s.owner == me).count(),
         }
     }

@@ -19,7 +19,12 @@ pub enum Consistency {
     Local,
 }
 
-/// Makes a command take effect once, however often it is sent.
+/// Makes a command take effect once, however often it is sent: what the entity decided first, a
+/// rejection included, is the answer to all of them.
+///
+/// The answer is kept with the entity, in the log entry of its effect, for
+/// `shard.idempotency_retention` at least. [`Unavailable`] and [`AskError::VersionMismatch`] are no
+/// decisions and are not kept: the command may take effect when it comes again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idempotency {
     /// 1–255 visible ASCII characters.
@@ -41,7 +46,7 @@ pub struct AskOptions {
     pub trace_id: Option<String>,
 }
 
-/// Proof of an acknowledged write.
+/// Proof of an acknowledged write. Written `3-2-1047-9c0b7e11`, see [`super::InvalidReceipt`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub shard: ShardId,
@@ -89,6 +94,10 @@ pub enum AskError<R> {
     /// The entity refused; nothing happened.
     #[error("rejected: {0:?}")]
     Rejected(R),
+    /// As [`AskError::Rejected`], to a key that was used before: the first answer again, whatever the
+    /// entity would decide now.
+    #[error("rejected before: {0:?}")]
+    RejectedBefore(R),
     /// The idempotency key was used before with another request; nothing happened.
     #[error("the idempotency key was used before with another request")]
     IdempotencyKeyReused,
@@ -97,6 +106,16 @@ pub enum AskError<R> {
     VersionMismatch { actual: u64 },
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+}
+
+impl<R> AskError<R> {
+    /// The entity's own reason, whether it was given just now or is the first answer again.
+    pub fn rejection(&self) -> Option<&R> {
+        match self {
+            Self::Rejected(reason) | Self::RejectedBefore(reason) => Some(reason),
+            Self::IdempotencyKeyReused | Self::VersionMismatch { .. } | Self::Unavailable(_) => None,
+        }
+    }
 }
 
 /// Why the runtime could not answer.
@@ -123,6 +142,9 @@ pub enum Unavailable {
     /// This node is stopping; nothing happened.
     #[error("this node is shutting down")]
     ShuttingDown,
+    /// What is stored of the entity breaks its own laws: it takes no commands; nothing happened.
+    #[error("entity {key} is frozen: its state breaks its own laws")]
+    Frozen { key: String },
 }
 
 /// A node as `quorate members` shows it.
@@ -170,6 +192,8 @@ pub struct NodeStatus {
     /// Shards that have no known owner, as seen from here.
     pub shards_without_owner: Vec<ShardId>,
     pub shards_owned: usize,
+    /// Broken invariants that this node has found and that still stand.
+    pub violations: usize,
 }
 
 /// How far a node is on its way up or down.

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 pub const METADATA_KEYS_MAX: usize = 20;
 const METADATA_KEY_CHARS_MAX: usize = 40;
 const METADATA_VALUE_CHARS_MAX: usize = 500;
+/// What all keys and values of one resource may take together: the event that brings them and the
+/// answer that is kept under the request's key share one log entry.
+pub const METADATA_BYTES_MAX: usize = 16 << 10;
 /// The longest name of a payment method, in characters.
 pub const PAYMENT_METHOD_CHARS_MAX: usize = 128;
 
@@ -58,6 +61,10 @@ impl Checks {
     pub fn metadata(&mut self, metadata: &BTreeMap<String, String>) {
         if metadata.len() > METADATA_KEYS_MAX {
             self.wrong("metadata", format!("must have at most {METADATA_KEYS_MAX} keys, has {}", metadata.len()));
+        }
+        let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > METADATA_BYTES_MAX {
+            self.wrong("metadata", format!("must have at most {METADATA_BYTES_MAX} bytes in all, has {bytes}"));
         }
         for (key, value) in metadata.iter().take(METADATA_KEYS_MAX) {
             let shown: String = key.chars().take(METADATA_KEY_CHARS_MAX).collect();

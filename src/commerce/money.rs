@@ -41,6 +41,11 @@ struct RawMoney {
 }
 
 impl Currency {
+    /// Every code there is, in order.
+    pub fn codes() -> impl Iterator<Item = &'static str> {
+        currencies::TABLE.iter().filter_map(|(code, _)| std::str::from_utf8(code).ok())
+    }
+
     pub fn code(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("???")
     }

@@ -16,16 +16,18 @@ pub mod codec;
 mod decision;
 mod effect;
 mod key;
+mod list;
 mod task;
 
 pub use codec::Versioned;
 pub use decision::{Context, Decision};
 pub use effect::Effect;
 pub use key::{EntityKey, InvalidId, ShardId};
+pub use list::{Place, Row, newest_first};
 pub use task::{Retry, Task, TaskOutcome, TimedTask, decode_payload, encode_payload};
 
 use serde::{Serialize, de::DeserializeOwned};
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// A kind of entity: what it remembers, what it can be told, and how it decides.
 ///
@@ -38,6 +40,9 @@ pub trait Entity: Sized + Send + Sync + 'static {
     const EVENT_VERSION: u16 = 1;
     const COMMAND_VERSION: u16 = 1;
     const STATE_VERSION: u16 = 1;
+    /// 0: the type has no lists. Raise it whenever [`Entity::rows`] or the fields that it looks at
+    /// change: all rows are then written anew, when a node opens its replicas.
+    const LISTS_VERSION: u16 = 0;
 
     type State: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
     type Command: Serialize + DeserializeOwned + Send + 'static;
@@ -53,8 +58,33 @@ pub trait Entity: Sized + Send + Sync + 'static {
     /// Folds one event into the state. Pure and total: an event is a fact and cannot be refused.
     fn evolve(state: &mut Self::State, event: &Self::Event);
 
+    /// The lists in which an entity with events is found, and where. Pure: every replica writes the
+    /// rows in which it differs from the state before, in the entry that changes the state.
+    fn rows(_state: &Self::State) -> Vec<Row> {
+        Vec::new()
+    }
+
+    /// What a list carries of a state: all of it, unless most of it is not for those who look.
+    fn listed(state: &Self::State) -> Cow<'_, Self::State> {
+        Cow::Borrowed(state)
+    }
+
+    /// Whether a state obeys its laws of conservation: what must add up in it, whatever happened. The
+    /// error says what does not. Pure. Checked on every replica now and then; an entity that breaks
+    /// its own laws is frozen: it takes no commands until a build comes whose states obey them.
+    fn check(_state: &Self::State) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Turns the end of a task into a command to oneself. `None` drops it.
     fn task_finished(_outcome: TaskOutcome) -> Option<Self::Command> {
+        None
+    }
+
+    /// Turns the end of a task that was given up, and whose dead letter an operator then discarded,
+    /// into a command to oneself. `None`: nobody waits for it any more. Unlike the end itself it
+    /// comes without an output or error: there is nothing to say but that it will not be done.
+    fn task_discarded(_handler: &str, _tag: &str) -> Option<Self::Command> {
         None
     }
 

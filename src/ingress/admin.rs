@@ -79,8 +79,7 @@ pub struct Inspected {
     ),
     responses(
         (status = 200, description = "The entity", body = openapi::Entity),
-        (status = 404, response = ProblemResponse),
-        (status = 503, response = ProblemResponse),
+        (status = 429, response = ProblemResponse),
     )
 )]
 pub async fn entity(

@@ -1,6 +1,9 @@
 //! Requests that no route takes, and the page behind each problem's `type`.
 
-use super::problem::{Code, Problem};
+use super::{
+    extract::Params,
+    problem::{Code, Problem},
+};
 use axum::{
     Json,
     extract::Path,
@@ -23,11 +26,12 @@ pub async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     params(("code" = String, Path, description = "A problem's `code`", example = "no-quorum")),
     responses(
         (status = 200, description = "What the code means and what to do", body = super::openapi::Explanation),
-        (status = 404, response = super::openapi::ProblemResponse),
     )
 )]
-pub async fn explain(Path(code): Path<String>) -> Result<Json<Value>, Problem> {
-    let known = Code::parse(&code).ok_or_else(|| Problem::not_found("problem code", &code))?;
+pub async fn explain(Path(code): Path<String>, uri: Uri) -> Result<Json<Value>, Problem> {
+    Params::none(&uri)?;
+    let unknown = || Problem::not_found("problem code", &code.chars().take(64).collect::<String>());
+    let known = Code::parse(&code).ok_or_else(unknown)?;
     Ok(Json(json!({
         "code": known.as_str(),
         "type": known.uri(),

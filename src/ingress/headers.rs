@@ -14,6 +14,7 @@ pub const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+pub const RECEIPT: HeaderName = HeaderName::from_static("x-receipt");
 pub const APPLIED_INDEX: HeaderName = HeaderName::from_static("x-applied-index");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 

@@ -11,15 +11,18 @@
 //! - [`problem`] knows every error code, and alone chooses the status of a runtime error.
 //! - [`identity`] derives ids and fingerprints, so that replays are decided by the entity itself.
 //! - [`shop`] maps the commerce entities to routes; [`ops`] and [`admin`] the node, [`tasks`] what
-//!   waits and what was given up.
+//!   waits and what was given up; [`evidence`] what proves that nothing is lost, [`faults`] what is
+//!   broken on purpose.
 //!
 //! This module never keeps state of its own beside counters: any node answers any request.
 
 pub mod admin;
 pub mod conditions;
 pub mod envelope;
+pub mod evidence;
 pub mod extract;
 pub mod fallback;
+pub mod faults;
 pub mod headers;
 pub mod identity;
 pub mod openapi;
@@ -122,6 +125,8 @@ fn all_routes() -> Router<Api> {
         .merge(ops::routes())
         .merge(admin::routes())
         .merge(tasks::routes())
+        .merge(evidence::routes())
+        .merge(faults::routes())
         .merge(openapi::routes())
         .route("/problems/{code}", get(fallback::explain))
         .method_not_allowed_fallback(fallback::method_not_allowed)

@@ -6,7 +6,7 @@
 use super::{
     Api,
     extract::Params,
-    openapi::{Health, ProblemResponse},
+    openapi::Health,
     problem::{Code, Problem},
 };
 use crate::{
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 pub fn routes() -> Router<Api> {
     Router::new()
         .route("/livez", get(livez))
-        .route("/healthz", get(livez))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/startupz", get(startupz))
         .route("/metrics", get(metrics_text))
@@ -38,7 +38,7 @@ struct Check {
     detail: String,
 }
 
-/// Is the process alive? Never depends on peers. `/healthz` is the same.
+/// Is the process alive? Never depends on peers.
 #[utoipa::path(
     get, path = "/livez", tag = "operations", params(("verbose" = Option<bool>, Query, description = "List the checks")),
     responses((status = 200, description = "Alive", body = Health))
@@ -47,10 +47,19 @@ pub async fn livez(uri: Uri) -> Result<Response, Problem> {
     answer(&uri, vec![Check { name: "process", ok: true, detail: "answers".into() }])
 }
 
+/// The same as `/livez`.
+#[utoipa::path(
+    get, path = "/healthz", tag = "operations", params(("verbose" = Option<bool>, Query, description = "List the checks")),
+    responses((status = 200, description = "Alive", body = Health))
+)]
+pub async fn healthz(uri: Uri) -> Result<Response, Problem> {
+    livez(uri).await
+}
+
 /// Should this node get traffic? Joined, its shards recovered, not draining.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations", params(("verbose" = Option<bool>, Query, description = "List the checks")),
-    responses((status = 200, description = "Ready", body = Health), (status = 503, response = ProblemResponse))
+    responses((status = 200, description = "Ready", body = Health))
 )]
 pub async fn readyz(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     answer(&uri, readiness(&api.cluster.status()))
@@ -59,7 +68,7 @@ pub async fn readyz(State(api): State<Api>, uri: Uri) -> Result<Response, Proble
 /// Has this node joined its cluster?
 #[utoipa::path(
     get, path = "/startupz", tag = "operations", params(("verbose" = Option<bool>, Query, description = "List the checks")),
-    responses((status = 200, description = "Started", body = Health), (status = 503, response = ProblemResponse))
+    responses((status = 200, description = "Started", body = Health))
 )]
 pub async fn startupz(State(api): State<Api>, uri: Uri) -> Result<Response, Problem> {
     answer(&uri, vec![joined(api.cluster.status().phase)])
@@ -104,9 +113,10 @@ fn answer(uri: &Uri, checks: Vec<Check>) -> Result<Response, Problem> {
     get, path = "/metrics", tag = "operations",
     responses((status = 200, description = "Metrics in the Prometheus text format", body = String, content_type = "text/plain"))
 )]
-pub async fn metrics_text() -> Response {
+pub async fn metrics_text(uri: Uri) -> Result<Response, Problem> {
+    Params::none(&uri)?;
     let text = telemetry::metrics().render();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 #[cfg(test)]
@@ -123,6 +133,7 @@ mod tests {
             phase,
             shards_without_owner: Vec::new(),
             shards_owned: 0,
+            violations: 0,
         }
     }
 

@@ -5,6 +5,7 @@
 //! which knows the trace id and renders it. Internal detail never gets into a problem: it is
 //! logged where it happened.
 
+use super::reply;
 use crate::cluster::{AskError, Unavailable};
 use axum::{
     body::Body,
@@ -59,6 +60,8 @@ codes! {
         "Use one of the methods in the `allow` header.";
     RequestTimeout "request-timeout" REQUEST_TIMEOUT "The request body arrived too slowly"
         "Send the request again; send its body without pauses.";
+    FaultsNotAllowed "faults-not-allowed" FORBIDDEN "This node takes no faults"
+        "Start the node with `--allow-faults`, which no node of production should have.";
     IllegalTransition "illegal-transition" CONFLICT "The resource's state does not allow this"
         "Read the resource: `state` says where it is, `allowed` where it can go from there.";
     OutOfStock "out-of-stock" CONFLICT "There is not enough stock"
@@ -67,6 +70,8 @@ codes! {
         "Read the resource, correct the request as the detail says, and send it with a new key.";
     PaymentBelongsToOrder "payment-belongs-to-order" CONFLICT "The payment is driven by its order"
         "Cancel the order before it ships, or return what was shipped: the order voids or refunds its payment.";
+    Frozen "frozen" CONFLICT "The resource breaks its own laws and is frozen"
+        "Nothing happened; it can be read, but not changed. Tell the operators: `/admin/v1/violations` and the nodes' logs say what does not add up.";
     VersionMismatch "version-mismatch" PRECONDITION_FAILED "The resource has changed"
         "Read the resource again and send its `ETag` as `If-Match`.";
     PayloadTooLarge "payload-too-large" PAYLOAD_TOO_LARGE "The body is too large"
@@ -152,11 +157,20 @@ pub struct Problem {
     pub retry_after_s: Option<u32>,
     /// Members beside the standard ones.
     pub extra: Vec<(&'static str, Value)>,
+    /// It is the first answer to its idempotency key again.
+    pub replayed: bool,
 }
 
 impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_s: None, extra: Vec::new() }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after_s: None,
+            extra: Vec::new(),
+            replayed: false,
+        }
     }
 
     /// A problem with exactly one field, which the detail names too.
@@ -208,6 +222,7 @@ impl Problem {
         use Unavailable as U;
         match error {
             AskError::Rejected(reason) => rejected(reason),
+            AskError::RejectedBefore(reason) => Self { replayed: true, ..rejected(reason) },
             AskError::IdempotencyKeyReused => Self::new(
                 Code::IdempotencyKeyReused,
                 "this Idempotency-Key was first used with another method, path or body",
@@ -235,6 +250,9 @@ impl Problem {
                     Self::new(Code::UnknownEntityType, format!("no entity type `{entity_type}` is registered"))
                 }
                 U::Invalid { detail } => Self::new(Code::ValidationFailed, detail),
+                U::Frozen { .. } => {
+                    Self::new(Code::Frozen, "what is stored of the resource does not add up; nothing happened")
+                }
                 U::ShuttingDown => {
                     Self::new(Code::ShuttingDown, "this node is stopping; nothing happened").retry_after(1)
                 }
@@ -278,6 +296,9 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.replayed {
+            reply::mark_replayed(&mut response);
+        }
         response.extensions_mut().insert(self);
         response
     }
@@ -302,6 +323,7 @@ mod tests {
         assert_eq!(status_of(Unavailable::EntityFailed { key: "k".into() }), (500, "entity-failed", None));
         assert_eq!(status_of(Unavailable::UnknownType { entity_type: "x".into() }).0, 404);
         assert_eq!(status_of(Unavailable::Invalid { detail: "x".into() }).0, 422);
+        assert_eq!(status_of(Unavailable::Frozen { key: "k".into() }), (409, "frozen", None));
         assert_eq!(status_of(Unavailable::ShuttingDown), (503, "shutting-down", Some(1)));
     }
 
@@ -310,8 +332,17 @@ mod tests {
         let rejected = |_: &str| Problem::illegal_transition("cancel", "fulfilled", &["returned"]);
         let of = |error| Problem::of_ask(error, rejected).code.status().as_u16();
         assert_eq!(of(AskError::Rejected("x")), 409);
+        assert_eq!(of(AskError::RejectedBefore("x")), 409);
         assert_eq!(of(AskError::IdempotencyKeyReused), 422);
         assert_eq!(of(AskError::VersionMismatch { actual: 4 }), 412);
+    }
+
+    #[test]
+    fn a_rejection_that_is_the_first_answer_again_says_so() {
+        let rejected = |_: &str| Problem::illegal_transition("cancel", "fulfilled", &["returned"]);
+        let response = |error| Problem::of_ask(error, rejected).into_response();
+        assert_eq!(response(AskError::RejectedBefore("x")).headers()["idempotent-replayed"], "true");
+        assert!(!response(AskError::Rejected("x")).headers().contains_key("idempotent-replayed"));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use super::{
     extract::Params,
-    headers::{self, APPLIED_INDEX, IDEMPOTENT_REPLAYED},
+    headers::{self, APPLIED_INDEX, IDEMPOTENT_REPLAYED, RECEIPT},
     problem::Problem,
 };
-use crate::cluster::Consistency;
+use crate::cluster::{Consistency, Receipt};
 use axum::{
     Json,
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -32,6 +32,17 @@ pub fn written<T: Serialize>(status: StatusCode, body: &T, version: u64, replaye
 /// Says that this is the first answer again.
 pub fn mark_replayed(response: &mut Response) {
     response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+}
+
+/// Adds what proves the write; nothing was changed where there is none.
+#[must_use]
+pub fn with_receipt(mut response: Response, receipt: Option<Receipt>) -> Response {
+    if let Some(receipt) = receipt
+        && let Ok(value) = HeaderValue::from_str(&receipt.to_string())
+    {
+        response.headers_mut().insert(RECEIPT, value);
+    }
+    response
 }
 
 /// How a read was made, and what it found.
@@ -85,6 +96,14 @@ mod tests {
         let response = read(&known, Consistency::Linearizable);
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(response.headers()["etag"], "\"7\"");
+    }
+
+    #[test]
+    fn a_write_carries_its_receipt_if_it_has_one() {
+        let receipt = "3-2-1047-9c0b7e11".parse().expect("a receipt");
+        let answer = |receipt| with_receipt(written(StatusCode::OK, &json!({}), 1, false), receipt);
+        assert_eq!(answer(Some(receipt)).headers()["x-receipt"], "3-2-1047-9c0b7e11");
+        assert!(!answer(None).headers().contains_key("x-receipt"));
     }
 
     #[test]

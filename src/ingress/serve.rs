@@ -198,6 +198,9 @@ impl Service<Request<Incoming>> for Refuse {
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(MEDIA_TYPE));
         headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
         headers.insert(super::headers::REQUEST_ID, trace.request_id);
+        if let Ok(trace_id) = header::HeaderValue::from_str(&trace.trace_id) {
+            headers.insert(super::headers::TRACE_ID, trace_id);
+        }
         std::future::ready(Ok(response))
     }
 }

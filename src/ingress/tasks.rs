@@ -107,7 +107,7 @@ impl From<DeadLetterStatus> for DeadLetterView {
     get, operation_id = "list_tasks", path = "/admin/v1/tasks", tag = "administration", params(openapi::PageParams),
     responses(
         (status = 200, description = "A page of tasks", body = openapi::List<openapi::Task>),
-        (status = 400, response = ProblemResponse), (status = 503, response = ProblemResponse),
+        (status = 429, response = ProblemResponse),
     )
 )]
 pub async fn tasks(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Problem> {
@@ -123,7 +123,7 @@ pub async fn tasks(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Prob
     params(openapi::PageParams),
     responses(
         (status = 200, description = "A page of dead letters", body = openapi::List<openapi::DeadLetter>),
-        (status = 400, response = ProblemResponse), (status = 503, response = ProblemResponse),
+        (status = 429, response = ProblemResponse),
     )
 )]
 pub async fn dead_letters(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Problem> {
@@ -137,8 +137,7 @@ pub async fn dead_letters(State(api): State<Api>, uri: Uri) -> Result<Json<Value
     params(("id" = String, Path, example = "dl_3_17")),
     responses(
         (status = 200, description = "The dead letter", body = openapi::DeadLetter),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 503, response = ProblemResponse),
+        (status = 429, response = ProblemResponse),
     )
 )]
 pub async fn dead_letter(
@@ -160,12 +159,9 @@ pub async fn dead_letter(
 #[utoipa::path(
     post, operation_id = "retry_dead_letter", path = "/admin/v1/dead-letters/{id}/retry", tag = "administration",
     params(("id" = String, Path, example = "dl_3_17"), ResolveHeaders),
+    request_body(content = Option<openapi::Nothing>, example = json!({})),
     responses(
         (status = 200, description = "It is on its way again", body = openapi::ResolvedLetter),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 412, response = ProblemResponse), (status = 413, response = ProblemResponse),
-        (status = 415, response = ProblemResponse), (status = 422, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
     )
 )]
 pub async fn retry(
@@ -184,12 +180,9 @@ pub async fn retry(
 #[utoipa::path(
     post, operation_id = "discard_dead_letter", path = "/admin/v1/dead-letters/{id}/discard", tag = "administration",
     params(("id" = String, Path, example = "dl_3_17"), ResolveHeaders),
+    request_body(content = Option<openapi::Nothing>, example = json!({})),
     responses(
         (status = 200, description = "It is gone", body = openapi::ResolvedLetter),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 412, response = ProblemResponse), (status = 413, response = ProblemResponse),
-        (status = 415, response = ProblemResponse), (status = 422, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
     )
 )]
 pub async fn discard(

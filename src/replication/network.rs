@@ -43,6 +43,8 @@ pub enum Service {
     Query = 3,
     /// What operators ask of a shard.
     Shard = 4,
+    /// A part of a shard's list of entities.
+    List = 5,
 }
 
 impl PeerClient {
@@ -75,6 +77,7 @@ impl PeerClient {
             2 => Service::Command,
             3 => Service::Query,
             4 => Service::Shard,
+            5 => Service::List,
             other => return Err(format!("unknown service {other}")),
         };
         Ok((service, body))

@@ -6,14 +6,15 @@
 //! the proposer and given out once everything they were decided on is committed.
 
 use super::{
-    entry::{self, Change, Item, KeyedAnswer},
+    Clock,
+    entry::{self, Change, Item, Kept, KeyedAnswer},
     machine::ShardMachine,
-    proposer::{Answer, Submitter},
+    proposer::{Answer, Said, Submitter},
     registry::{Decided, EntityType, State},
     request::{Cause, CommandReply, CommandRequest},
 };
 use crate::{
-    cluster::Unavailable,
+    cluster::{Idempotency, Unavailable},
     entity::{Context, Effect, EntityKey, Versioned, codec},
 };
 use parking_lot::Mutex;
@@ -88,6 +89,7 @@ pub struct Arguments {
     pub entity_type: Arc<dyn EntityType>,
     pub machine: ShardMachine,
     pub submitter: Submitter,
+    pub clock: Clock,
     pub idempotency_retention_ms: u64,
 }
 
@@ -101,6 +103,8 @@ pub struct Running {
     unmeasured: usize,
     /// The state is larger than [`codec::STATE_BYTES_MAX`]: no further events.
     too_large: bool,
+    /// What it was started with breaks its own laws.
+    broken: bool,
 }
 
 /// A state is measured whenever its changes add up to this many bytes.
@@ -116,6 +120,7 @@ impl Actor for EntityActor {
     async fn pre_start(&self, _me: ActorRef<Message>, own: Arguments) -> Result<Running, ActorProcessingErr> {
         let (version, at_ms, state) = own.machine.entity(&own.key)?;
         let state = state.ok_or_else(|| format!("the state of {} cannot be read", own.key))?;
+        let broken = !own.machine.examine(&own.key, version, &state);
         Ok(Running {
             own,
             in_flight: Arc::default(),
@@ -124,6 +129,7 @@ impl Actor for EntityActor {
             at_ms,
             unmeasured: MEASURE_EVERY,
             too_large: false,
+            broken,
         })
     }
 
@@ -146,7 +152,7 @@ enum Step {
     AfterPending(CommandReply),
     Propose {
         item: Vec<u8>,
-        reply: Vec<u8>,
+        said: Said,
         marks: Marks,
     },
     /// `decide` panicked: answer, and let the supervisor restart this actor.
@@ -163,8 +169,8 @@ impl Running {
         match self.step(request) {
             Step::Now(now) => answer.send(now),
             Step::AfterPending(then) => self.own.submitter.barrier(answer, then).await,
-            Step::Propose { item, reply, marks } => {
-                self.own.submitter.propose(item, answer, reply, marks).await;
+            Step::Propose { item, said, marks } => {
+                self.own.submitter.propose(item, answer, said, marks).await;
             }
             Step::Failed => {
                 let key = self.own.key.to_string();
@@ -181,6 +187,10 @@ impl Running {
             Ok(None) => {}
             Err(error) => return Step::Now(storage_failed(&error)),
         }
+        if self.broken || self.own.machine.is_frozen(&self.own.key) {
+            let key = self.own.key.to_string();
+            return Step::Now(CommandReply::Unavailable(Unavailable::Frozen { key }));
+        }
         if let Some(expected) = request.if_version.filter(|v| *v != self.version) {
             tracing::debug!(entity = %self.own.key, expected, actual = self.version, "version mismatch");
             return Step::AfterPending(CommandReply::VersionMismatch { actual: self.version });
@@ -189,7 +199,7 @@ impl Running {
             let detail = format!("the state of {} is larger than {} bytes", self.own.key, codec::STATE_BYTES_MAX);
             return Step::Now(CommandReply::Unavailable(Unavailable::Invalid { detail }));
         }
-        let now_ms = super::now_ms().max(self.at_ms);
+        let now_ms = self.own.clock.now_ms().max(self.at_ms);
         let decided = {
             let context = Context { id: &self.own.key.id, version: self.version, now_ms, random: rand::random() };
             let (entity_type, state) = (&self.own.entity_type, &mut self.state);
@@ -198,7 +208,7 @@ impl Running {
         match decided {
             Err(_) => Step::Failed,
             Ok(Err(error)) => Step::Now(invalid(&error)),
-            Ok(Ok(Decided::Reject(rejection))) => Step::AfterPending(CommandReply::Rejected(rejection)),
+            Ok(Ok(Decided::Reject(reason))) => self.reject(request, now_ms, reason),
             Ok(Ok(Decided::Accept { events, effects, reply })) => {
                 let recorded = request.idempotency.is_some() || request.cause != Cause::Client;
                 if events.is_empty() && effects.is_empty() && !recorded {
@@ -232,11 +242,16 @@ impl Running {
         }
         let Some(idempotency) = &request.idempotency else { return Ok(None) };
         let Some(first) = self.own.machine.answer(&self.own.key, &idempotency.key)? else { return Ok(None) };
-        if first.fingerprint != idempotency.fingerprint {
+        let Kept { answer, rejected } = first;
+        if answer.fingerprint != idempotency.fingerprint {
             return Ok(Some(CommandReply::IdempotencyKeyReused));
         }
-        let KeyedAnswer { reply, version, .. } = first;
-        Ok(Some(CommandReply::Done { reply, version, replayed: true, receipt: None }))
+        if rejected {
+            return Ok(Some(CommandReply::RejectedBefore(answer.reply)));
+        }
+        let receipt = self.own.machine.receipt_of(&self.own.key, &answer)?;
+        let KeyedAnswer { reply, version, .. } = answer;
+        Ok(Some(CommandReply::Done { reply, version, replayed: true, receipt }))
     }
 
     fn change(
@@ -249,23 +264,41 @@ impl Running {
     ) -> Step {
         let marks = self.mark(&request);
         let base_version = self.version;
-        let version = base_version + events.len() as u64;
-        let retention = self.own.idempotency_retention_ms;
-        let answer = request.idempotency.map(|idempotency| KeyedAnswer {
-            idempotency_key: idempotency.key,
-            fingerprint: idempotency.fingerprint,
-            reply: reply.clone(),
-            version,
-            expires_at_ms: at_ms.saturating_add(retention),
-        });
-        self.version = version;
+        self.version = base_version + events.len() as u64;
         self.at_ms = at_ms;
+        let answer = request.idempotency.map(|given| self.keyed(given, reply.clone(), at_ms));
         let key = self.own.key.clone();
         let change = Change { key, base_version, at_ms, events, effects, cause: request.cause, answer };
-        match entry::encode(&Item::Change(change)) {
+        self.propose(&Item::Change(change), Said::Done(reply), marks)
+    }
+
+    /// A rejection. With a key it is kept like any other answer: the command must not take effect
+    /// when it comes again after the client was told that it was refused.
+    fn reject(&mut self, request: CommandRequest, at_ms: u64, reason: Vec<u8>) -> Step {
+        let Some(given) = request.idempotency.clone() else {
+            return Step::AfterPending(CommandReply::Rejected(reason));
+        };
+        let marks = self.mark(&request);
+        let answer = self.keyed(given, reason.clone(), at_ms);
+        let item = Item::Rejected { key: self.own.key.clone(), base_version: self.version, answer };
+        self.propose(&item, Said::Rejected(reason), marks)
+    }
+
+    fn keyed(&self, given: Idempotency, reply: Vec<u8>, at_ms: u64) -> KeyedAnswer {
+        KeyedAnswer {
+            idempotency_key: given.key,
+            fingerprint: given.fingerprint,
+            reply,
+            version: self.version,
+            expires_at_ms: at_ms.saturating_add(self.own.idempotency_retention_ms),
+        }
+    }
+
+    fn propose(&mut self, item: &Item, said: Said, marks: Marks) -> Step {
+        match entry::encode(item) {
             Ok(item) if item.len() <= super::proposer::ITEM_BYTES_MAX => {
                 self.unmeasured += item.len();
-                Step::Propose { item, reply, marks }
+                Step::Propose { item, said, marks }
             }
             // The state already holds events that will never be committed: start over.
             Ok(_) | Err(_) => Step::Failed,

@@ -4,15 +4,18 @@
 //! depends on the item and on the state alone, so every replica ends up with the same.
 
 use super::{
-    entry::{Change, Item, KeyedAnswer, Outcome},
+    chain::Chain,
+    entry::{Change, Item, Kept, KeyedAnswer, Outcome},
     keys,
+    ledger::{Ledger, LogPlace},
+    lists,
     overlay::Overlay,
     registry::{Registry, State},
     request::{Cause, StoredEvent},
 };
 use crate::{
     entity::{Effect, EntityKey, Task, TimedTask, Versioned, codec},
-    replication,
+    replication::{self, Position},
     storage::{Error, GroupId, Storage},
 };
 use bytes::Bytes;
@@ -135,7 +138,13 @@ pub struct AppliedState {
     pub letters: BTreeSet<u64>,
     /// When the next timer is due. May be too early after a cancellation, never too late.
     pub next_timer_at_ms: Option<u64>,
-    registry: Arc<Registry>,
+    pub ledger: Ledger,
+    /// The entry that is being applied.
+    place: LogPlace,
+    /// In which versions the rows of lists are kept; written with a checkpoint if they changed.
+    pub(super) lists: lists::Versions,
+    pub(super) lists_changed: bool,
+    pub(super) registry: Arc<Registry>,
     entities: HashMap<EntityKey, Entity>,
     received: HashMap<GroupId, Received>,
 }
@@ -143,11 +152,15 @@ pub struct AppliedState {
 impl AppliedState {
     /// Reads what the last checkpoint left.
     pub fn open(storage: Arc<dyn Storage>, group: GroupId, registry: Arc<Registry>) -> Result<Self, Error> {
-        let overlay = Overlay::open(storage, group)?;
-        let meta = match overlay.get(keys::META)? {
+        let mut overlay = Overlay::open(storage, group)?;
+        let meta: Meta = match overlay.get(keys::META)? {
             Some(bytes) => decode(&bytes)?,
             None => Meta::default(),
         };
+        let applied_index = meta.progress.position.map(|position| position.index);
+        let chain = overlay.get(keys::CHAIN)?.map(|bytes| decode(&bytes)).transpose()?;
+        overlay.chain = Chain::open(chain, applied_index);
+        let ledger = Ledger::open(&overlay, applied_index)?;
         let mut state = Self {
             overlay,
             meta,
@@ -155,6 +168,10 @@ impl AppliedState {
             outbox: BTreeMap::new(),
             letters: BTreeSet::new(),
             next_timer_at_ms: None,
+            lists: lists::Versions::new(),
+            lists_changed: false,
+            ledger,
+            place: LogPlace::default(),
             entities: HashMap::new(),
             received: HashMap::new(),
         };
@@ -162,6 +179,7 @@ impl AppliedState {
         state.load_letters()?;
         state.load_received()?;
         state.refresh_next_timer()?;
+        state.open_lists()?;
         Ok(state)
     }
 
@@ -191,6 +209,18 @@ impl AppliedState {
         let first = self.overlay.scan(b"t", b"u", 1)?;
         self.next_timer_at_ms = first.first().and_then(|(key, _)| keys::parse_timer(key)).map(|(due, _)| due);
         Ok(())
+    }
+
+    /// What follows is done by this entry.
+    pub fn begin(&mut self, place: LogPlace) {
+        self.place = place;
+    }
+
+    /// All of the entry is done.
+    pub fn end(&mut self) {
+        self.ledger.record(self.place);
+        self.overlay.chain.end(self.place);
+        self.meta.progress.position = Some(Position { term: self.place.term, index: self.place.index });
     }
 
     pub fn apply(&mut self, item: Item) -> Result<Outcome, Error> {
@@ -223,9 +253,14 @@ impl AppliedState {
                 Ok(Outcome::Done)
             }
             Item::DiscardDeadLetter { number, answer } => {
-                self.discard_letter(number, answer)?;
+                self.discard_letter(number, answer, None)?;
                 Ok(Outcome::Done)
             }
+            Item::DiscardTask { number, answer, word } => {
+                self.discard_letter(number, answer, Some(word))?;
+                Ok(Outcome::Done)
+            }
+            Item::Rejected { key, base_version, answer } => self.apply_rejection(&key, base_version, answer),
         }
     }
 
@@ -245,6 +280,20 @@ impl AppliedState {
         for effect in change.effects {
             self.add_effect(&change.key, effect, change.at_ms)?;
         }
+        Ok(Outcome::Changed { version })
+    }
+
+    /// Nothing changes but that the key has its answer. Like a change it counts only for the version
+    /// that it was decided on.
+    fn apply_rejection(&mut self, key: &EntityKey, base_version: u64, answer: KeyedAnswer) -> Result<Outcome, Error> {
+        if self.answer(key, &answer.idempotency_key)?.is_some() {
+            return Ok(Outcome::Duplicate);
+        }
+        let version = self.entity(key)?.version;
+        if version != base_version {
+            return Ok(Outcome::Refused { actual: version });
+        }
+        self.keep(key, Kept { answer, rejected: true })?;
         Ok(Outcome::Changed { version })
     }
 
@@ -271,22 +320,29 @@ impl AppliedState {
             let record = EventRecord { at_ms: change.at_ms, event: event.clone() };
             self.overlay.put(keys::history(&change.key, version), encode(&record)?);
         }
-        if let Some(entity) = self.entities.get_mut(&change.key) {
-            for event in &change.events {
-                let folded = match (&entity_type, &mut entity.state) {
-                    (Some(entity_type), Some(state)) => {
-                        catch_unwind(AssertUnwindSafe(|| entity_type.evolve(state, event)))
-                    }
-                    _ => break,
-                };
-                if !matches!(folded, Ok(Ok(()))) {
-                    tracing::error!(entity = %change.key, version, "an event cannot be folded; the entity is closed");
-                    entity.state = None;
-                }
+        let Some(entity) = self.entities.get_mut(&change.key) else { return Ok(version) };
+        let rows = |entity: &Entity| match (&entity_type, &entity.state) {
+            (Some(entity_type), Some(state)) => Some(lists::of(entity_type, &change.key, entity.version, state)),
+            _ => None,
+        };
+        let before = rows(entity);
+        for event in &change.events {
+            let folded = match (&entity_type, &mut entity.state) {
+                (Some(entity_type), Some(state)) => catch_unwind(AssertUnwindSafe(|| entity_type.evolve(state, event))),
+                _ => break,
+            };
+            if !matches!(folded, Ok(Ok(()))) {
+                tracing::error!(entity = %change.key, version, "an event cannot be folded; the entity is closed");
+                entity.state = None;
             }
-            entity.version = version;
-            entity.at_ms = entity.at_ms.max(change.at_ms);
-            entity.dirty = true;
+        }
+        entity.version = version;
+        entity.at_ms = entity.at_ms.max(change.at_ms);
+        entity.dirty = true;
+        match (before, rows(entity)) {
+            _ if change.events.is_empty() => {}
+            (Some(before), Some(after)) => self.move_rows(&change.key, &before, &after),
+            _ => self.rows_are_lost(&change.key.entity_type),
         }
         Ok(version)
     }
@@ -410,14 +466,27 @@ impl AppliedState {
     }
 
     pub(super) fn keep_answer(&mut self, entity: &EntityKey, answer: KeyedAnswer) -> Result<(), Error> {
-        let expiry = keys::answer_expiry(answer.expires_at_ms, entity, &answer.idempotency_key);
-        self.overlay.put(keys::answer(entity, &answer.idempotency_key), encode(&answer)?);
-        self.overlay.put(expiry, Bytes::new());
+        self.keep(entity, Kept { answer, rejected: false })
+    }
+
+    fn keep(&mut self, entity: &EntityKey, kept: Kept) -> Result<(), Error> {
+        let KeyedAnswer { idempotency_key, expires_at_ms, .. } = &kept.answer;
+        let expiry = keys::answer_expiry(*expires_at_ms, entity, idempotency_key);
+        self.overlay.put(keys::answer(entity, idempotency_key), kept.encode().map_err(corrupt)?);
+        self.overlay.put(expiry, encode(&self.place)?);
         Ok(())
     }
 
-    pub fn answer(&self, entity: &EntityKey, idempotency_key: &str) -> Result<Option<KeyedAnswer>, Error> {
-        self.overlay.get(&keys::answer(entity, idempotency_key))?.map(|bytes| decode(&bytes)).transpose()
+    pub fn answer(&self, entity: &EntityKey, idempotency_key: &str) -> Result<Option<Kept>, Error> {
+        let kept = self.overlay.get(&keys::answer(entity, idempotency_key))?;
+        kept.map(|bytes| Kept::decode(&bytes).map_err(corrupt)).transpose()
+    }
+
+    /// Where the change was made whose answer this is; `None` if an older build made it.
+    pub fn place_of(&self, entity: &EntityKey, answer: &KeyedAnswer) -> Result<Option<LogPlace>, Error> {
+        let expiry = keys::answer_expiry(answer.expires_at_ms, entity, &answer.idempotency_key);
+        let place = self.overlay.get(&expiry)?.filter(|bytes| !bytes.is_empty());
+        place.map(|bytes| decode(&bytes)).transpose()
     }
 
     /// Whether some answer expired before `now_ms`.
@@ -448,6 +517,18 @@ impl AppliedState {
                 Ok(entity)
             }
             None => Err(Error::Poisoned { detail: format!("entity {key} vanished from the cache") }),
+        }
+    }
+
+    /// Shows an entity as applied, without keeping it in the cache if it is not there.
+    pub(super) fn with_entity<R>(
+        &self,
+        key: &EntityKey,
+        show: impl FnOnce(&Entity) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        match self.entities.get(key) {
+            Some(entity) => show(entity),
+            None => show(&self.load_entity(key)?),
         }
     }
 
@@ -518,6 +599,21 @@ impl AppliedState {
         Ok((entity.version, entity.at_ms, state))
     }
 
+    /// Looks at an entity's state without keeping it: its version, and what was found. `None` if it
+    /// has no events or no readable state.
+    pub fn with_state<R>(&self, key: &EntityKey, look: impl FnOnce(&State) -> R) -> Result<Option<(u64, R)>, Error> {
+        let loaded;
+        let entity = match self.entities.get(key) {
+            Some(entity) => entity,
+            None => {
+                loaded = self.load_entity(key)?;
+                &loaded
+            }
+        };
+        let state = entity.state.as_ref().filter(|_| entity.version > 0);
+        Ok(state.map(|state| (entity.version, look(state))))
+    }
+
     /// The encoded state as applied, or `None` if the entity has no events or no readable state.
     pub fn encoded_state(&mut self, key: &EntityKey) -> Result<(u64, Option<Versioned>), Error> {
         let entity_type = self.registry.entity_type(&key.entity_type).cloned();
@@ -530,7 +626,7 @@ impl AppliedState {
     }
 
     /// Writes changed entities and the progress into the overlay, ready to be flushed.
-    pub fn prepare_checkpoint(&mut self) -> Result<(), Error> {
+    pub fn prepare_checkpoint(&mut self, receipts_kept: u64) -> Result<(), Error> {
         let mut records = Vec::new();
         for (key, entity) in self.entities.iter_mut().filter(|(_, e)| e.dirty) {
             let entity_type = self.registry.entity_type(&key.entity_type);
@@ -543,9 +639,14 @@ impl AppliedState {
             entity.dirty = false;
         }
         for (key, record) in records {
-            self.overlay.put(key, record);
+            self.overlay.write(key, record);
         }
-        self.overlay.put(keys::META.to_vec(), encode(&self.meta)?);
+        if std::mem::take(&mut self.lists_changed) {
+            self.overlay.write(keys::LISTS.to_vec(), encode(&self.lists)?);
+        }
+        self.ledger.checkpoint(&mut self.overlay, receipts_kept)?;
+        self.overlay.write(keys::CHAIN.to_vec(), encode(self.overlay.chain.saved())?);
+        self.overlay.write(keys::META.to_vec(), encode(&self.meta)?);
         Ok(())
     }
 
@@ -568,6 +669,9 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     codec::decode("applied state", bytes).map_err(corrupt)
 }
 
-fn corrupt(error: codec::Error) -> Error {
+pub(super) fn corrupt(error: codec::Error) -> Error {
     Error::Corrupt { place: "applied state".into(), detail: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use super::{
     keys,
 };
 use crate::{
-    entity::{EntityKey, ShardId},
+    entity::{EntityKey, ShardId, Versioned},
     storage::Error,
 };
 use bytes::Bytes;
@@ -135,8 +135,20 @@ impl AppliedState {
         self.add_outgoing(&letter.outgoing.from, letter.outgoing.delivery)
     }
 
-    pub(super) fn discard_letter(&mut self, number: u64, answer: Option<KeyedAnswer>) -> Result<(), Error> {
-        self.take_letter(number, answer).map(drop)
+    /// Forgets a dead letter; `word` is for the entity whose it was. Does nothing if it is gone.
+    pub(super) fn discard_letter(
+        &mut self,
+        number: u64,
+        answer: Option<KeyedAnswer>,
+        word: Option<Versioned>,
+    ) -> Result<(), Error> {
+        match (self.take_letter(number, answer)?, word) {
+            (Some(letter), Some(command)) => {
+                let from = letter.outgoing.from;
+                self.add_outgoing(&from, Delivery::Tell { to: from.clone(), command })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn take_letter(&mut self, number: u64, answer: Option<KeyedAnswer>) -> Result<Option<DeadLetter>, Error> {

@@ -49,6 +49,19 @@ pub enum Item {
         number: u64,
         answer: Option<KeyedAnswer>,
     },
+    /// The entity rejected a command with an idempotency key, at version `base_version`: nothing
+    /// changes, and the rejection is the key's answer.
+    Rejected {
+        key: EntityKey,
+        base_version: u64,
+        answer: KeyedAnswer,
+    },
+    /// As `DiscardDeadLetter`, and tell this to the entity whose task it was.
+    DiscardTask {
+        number: u64,
+        answer: Option<KeyedAnswer>,
+        word: Versioned,
+    },
 }
 
 /// The outcome of one command, decided by the owner on version `base_version`.
@@ -73,6 +86,31 @@ pub struct KeyedAnswer {
     /// the entity has gone since.
     pub version: u64,
     pub expires_at_ms: u64,
+}
+
+/// What is kept under an idempotency key: as before there were rejections, or a rejection. The second
+/// is one byte longer, and so neither is ever mistaken for the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub answer: KeyedAnswer,
+    /// The reply is the entity's rejection.
+    pub rejected: bool,
+}
+
+impl Kept {
+    pub fn encode(&self) -> Result<Vec<u8>, codec::Error> {
+        match self.rejected {
+            false => codec::encode("kept answer", &self.answer),
+            true => codec::encode("kept answer", &(&self.answer, true)),
+        }
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, codec::Error> {
+        let answer =
+            |error| codec::decode("kept answer", bytes).map(|answer| (answer, false)).map_err(|_: codec::Error| error);
+        let (answer, rejected) = codec::decode("kept answer", bytes).or_else(answer)?;
+        Ok(Self { answer, rejected })
+    }
 }
 
 /// What apply made of an item; the same on every replica.
@@ -174,6 +212,29 @@ pub fn decode_outcomes(bytes: &[u8]) -> Vec<Outcome> {
 mod tests {
     use super::*;
 
+    fn answer() -> KeyedAnswer {
+        KeyedAnswer {
+            idempotency_key: "k1".into(),
+            fingerprint: [7; 16],
+            reply: vec![1, 0, 1],
+            version: 3,
+            expires_at_ms: 1 << 40,
+        }
+    }
+
+    #[test]
+    fn answers_kept_before_rejections_were_are_read_and_neither_is_taken_for_the_other() {
+        for reply in [vec![], vec![0], vec![1], vec![1, 1], vec![0; 300]] {
+            for rejected in [false, true] {
+                let kept = Kept { answer: KeyedAnswer { reply: reply.clone(), ..answer() }, rejected };
+                assert_eq!(Kept::decode(&kept.encode().unwrap()).unwrap(), kept);
+            }
+            let old = codec::encode("kept answer", &KeyedAnswer { reply, ..answer() }).unwrap();
+            assert!(!Kept::decode(&old).unwrap().rejected);
+        }
+        assert!(Kept::decode(&[1]).is_err());
+    }
+
     #[test]
     fn packed_items_come_out_as_they_went_in_and_torn_ones_are_refused() {
         let items = vec![
@@ -183,6 +244,8 @@ mod tests {
             Item::GiveUp { number: 4, at_ms: 5, error: "never".into() },
             Item::RetryDeadLetter { number: 4, at_ms: 6, answer: None },
             Item::DiscardDeadLetter { number: 4, answer: None },
+            Item::Rejected { key: EntityKey::new("order", "a").unwrap(), base_version: 7, answer: answer() },
+            Item::DiscardTask { number: 4, answer: None, word: Versioned { version: 1, bytes: vec![7] } },
         ];
         let mut pack = Pack::default();
         for item in &items {

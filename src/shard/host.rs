@@ -2,7 +2,7 @@
 //! is no longer, takes checkpoints, answers queries.
 
 use super::{
-    Options,
+    Clock, Options,
     entry::Pack,
     machine::ShardMachine,
     request::{CommandReply, CommandRequest, Query, QueryReply, QueryRequest},
@@ -49,6 +49,7 @@ pub struct ShardHost {
     session: Mutex<Option<Arc<Session>>>,
     barrier: ReadBarrier,
     options: Arc<Options>,
+    clock: Clock,
     queues: Queues,
     stop: CancellationToken,
 }
@@ -59,13 +60,14 @@ pub struct Parts {
     pub group: Arc<Group>,
     pub machine: ShardMachine,
     pub options: Arc<Options>,
+    pub clock: Clock,
     /// The node's, shared by its shards.
     pub queues: Queues,
 }
 
 impl ShardHost {
     pub fn start(parts: Parts, router: Router) -> Arc<Self> {
-        let Parts { placement, group, machine, options, queues } = parts;
+        let Parts { placement, group, machine, options, clock, queues } = parts;
         let host = Arc::new(Self {
             placement,
             group,
@@ -73,6 +75,7 @@ impl ShardHost {
             session: Mutex::default(),
             barrier: ReadBarrier::default(),
             options,
+            clock,
             queues,
             stop: CancellationToken::new(),
         });
@@ -122,11 +125,11 @@ impl ShardHost {
         self.group.lag()
     }
 
-    fn shard(&self) -> ShardId {
+    pub(super) fn shard(&self) -> ShardId {
         ShardId(self.group.id().0)
     }
 
-    fn not_owner(&self) -> Option<NodeId> {
+    pub(super) fn not_owner(&self) -> Option<NodeId> {
         let leadership = self.leadership();
         leadership.leader.filter(|_| !leadership.is_me)
     }
@@ -169,6 +172,7 @@ impl ShardHost {
             machine: self.machine.clone(),
             router: router.clone(),
             options: self.options.clone(),
+            clock: self.clock.clone(),
             queues: self.queues.clone(),
             lost: lost.clone(),
         };
@@ -224,10 +228,16 @@ impl ShardHost {
         }
     }
 
+    /// Whether this replica is fresh enough: any is for a local read.
+    pub(super) async fn may_answer(&self, consistency: Consistency) -> bool {
+        match consistency {
+            Consistency::Local => true,
+            Consistency::Linearizable => self.is_serving() && self.barrier.pass(&self.group).await,
+        }
+    }
+
     pub async fn query(&self, request: QueryRequest) -> QueryReply {
-        if request.consistency == Consistency::Linearizable
-            && !(self.is_serving() && self.barrier.pass(&self.group).await)
-        {
+        if !self.may_answer(request.consistency).await {
             return QueryReply::NotOwner { hint: self.not_owner() };
         }
         let answer = match request.query {

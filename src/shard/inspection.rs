@@ -2,6 +2,7 @@
 //! tell it to do with that. Here, or over a node link.
 
 use super::{
+    StateHash,
     applied::{Delivery, Outgoing, QueuedTask},
     dead_letters::{DeadLetter, EffectId, shorten},
     entry::{Item, KeyedAnswer},
@@ -13,13 +14,17 @@ use super::{
 use crate::{
     catalog::NodeId,
     cluster::{Idempotency, Unavailable},
-    entity::{EntityKey, ShardId, codec},
+    entity::{EntityKey, ShardId, Versioned, codec},
     replication::Service,
     storage::{Error, GroupId},
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// Entries of a list that are shown at once. One answer carries one more, which tells that there
@@ -111,6 +116,8 @@ pub enum Ask {
         resolution: Resolution,
         idempotency: Option<Idempotency>,
     },
+    /// Of the replica that is asked, whether it owns the shard or not.
+    StateHash,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,6 +136,7 @@ pub enum Answer {
     },
     /// It may have happened, or may still happen.
     Unknown,
+    StateHash(StateHash),
 }
 
 /// Answers as the owner.
@@ -147,11 +155,12 @@ async fn answer(session: &Arc<Session>, ask: Ask) -> Result<Answer, Error> {
             Ok(Answer::DeadLetter(letter.map(|letter| letter_status(session.shard, number, letter))))
         }
         Ask::Resolve { number, resolution, idempotency } => resolve(session, number, resolution, idempotency).await,
+        Ask::StateHash => Ok(Answer::StateHash(machine.state_hash())),
     }
 }
 
 fn waiting_tasks(session: &Session, after: u64, limit: usize) -> Vec<TaskStatus> {
-    let now_ms = super::now_ms();
+    let now_ms = session.clock.now_ms();
     let status = |(number, outgoing): (&u64, &Outgoing)| match &outgoing.delivery {
         Delivery::Queued(queued) => Some(task_status(session, *number, &outgoing.from, queued, now_ms)),
         Delivery::Tell { .. } | Delivery::Task { .. } => None,
@@ -209,13 +218,13 @@ async fn resolve(
     if let Some(given) = &idempotency
         && let Some(first) = session.machine.answer(&id.answers_at(), &given.key)?
     {
-        let same = first.fingerprint == given.fingerprint;
+        let same = first.answer.fingerprint == given.fingerprint;
         return Ok(if same { Answer::Resolved { replayed: true } } else { Answer::IdempotencyKeyReused });
     }
     if !session.machine.look(|state| state.letters.contains(&number)) {
         return Ok(Answer::NoSuchLetter);
     }
-    let at_ms = super::now_ms();
+    let at_ms = session.clock.now_ms();
     let retention = u64::try_from(session.options.idempotency_retention.as_millis()).unwrap_or(u64::MAX);
     let answer = idempotency.map(|given| KeyedAnswer {
         idempotency_key: given.key,
@@ -226,7 +235,10 @@ async fn resolve(
     });
     let item = match resolution {
         Resolution::Retry => Item::RetryDeadLetter { number, at_ms, answer },
-        Resolution::Discard => Item::DiscardDeadLetter { number, answer },
+        Resolution::Discard => match word(session, number)? {
+            Some(word) => Item::DiscardTask { number, answer, word },
+            None => Item::DiscardDeadLetter { number, answer },
+        },
     };
     Ok(match session.submitter.upkeep(&item).await {
         true => Answer::Resolved { replayed: false },
@@ -234,9 +246,26 @@ async fn resolve(
     })
 }
 
+/// What the entity of a task is to hear when its dead letter is discarded.
+fn word(session: &Session, number: u64) -> Result<Option<Versioned>, Error> {
+    let Some(letter) = session.machine.look(|state| state.letter(number))? else { return Ok(None) };
+    let (from, delivery) = (letter.outgoing.from, letter.outgoing.delivery);
+    let (Delivery::Queued(QueuedTask { task, .. }) | Delivery::Task { task, .. }) = delivery else { return Ok(None) };
+    let Some(entity_type) = session.machine.registry().entity_type(&from.entity_type) else { return Ok(None) };
+    // An operator must be able to get rid of it, whatever its entity makes of that.
+    let asked = catch_unwind(AssertUnwindSafe(|| entity_type.task_discarded(&task.handler, &task.tag)));
+    Ok(asked.unwrap_or(Ok(None)).unwrap_or_else(|error| {
+        tracing::error!(entity = %from, %error, "the entity cannot be told that its task is discarded");
+        None
+    }))
+}
+
 impl ShardHost {
-    /// Answers if this node is the owner.
+    /// Answers if this node is the owner; of a replica's own hash whoever has one.
     pub async fn ask(&self, ask: Ask) -> Answer {
+        if matches!(ask, Ask::StateHash) {
+            return Answer::StateHash(self.machine().state_hash());
+        }
         let session = match self.leading().await {
             Ok(session) => session,
             Err(hint) => return Answer::NotOwner { hint },
@@ -270,6 +299,15 @@ impl Router {
                     false => Unavailable::NoQuorum { shard },
                 });
             }
+        }
+    }
+
+    /// The running hash of another node's replica; `None` if it cannot tell just now.
+    pub async fn state_hash_at(&self, node: NodeId, group: GroupId, timeout: Duration) -> Option<StateHash> {
+        let request = ShardRequest { group, ask: Ask::StateHash };
+        match self.send(node, Service::Shard, &request, Instant::now() + timeout).await {
+            Ok(Answer::StateHash(hash)) => Some(hash),
+            _ => None,
         }
     }
 

@@ -15,10 +15,21 @@
 //! | `i` entity, key | the answer under an idempotency key |
 //! | `x` expiry, entity, key | index of the above by expiry |
 //! | `d` number | a dead letter |
+//! | `l` type, list, of, order, id | a row of a list |
+//! | `v` | versions of the lists, by type |
+//! | `g` number | a page of the ledger: what was applied at 64 places of the log |
+//! | `c` | the running hash over what apply writes |
 
-use crate::{entity::EntityKey, storage::GroupId};
+use crate::{
+    entity::{EntityKey, Row},
+    storage::GroupId,
+};
 
 pub const META: &[u8] = b"m";
+pub const LISTS: &[u8] = b"v";
+pub const CHAIN: &[u8] = b"c";
+/// What a list is of is in its keys up to this length, and beyond it by its hash.
+const OF_BYTES_MAX: usize = 1024;
 
 pub fn prefix(group: GroupId, generation: u32) -> Vec<u8> {
     let mut key = Vec::with_capacity(6);
@@ -46,9 +57,13 @@ fn with_entity(kind: u8, entity: &EntityKey, room: usize) -> Vec<u8> {
 /// Length-prefixed, so that no entity's keys lie between another's.
 fn push_entity(key: &mut Vec<u8>, entity: &EntityKey) {
     for part in [&entity.entity_type, &entity.id] {
-        key.push(u8::try_from(part.len()).unwrap_or(u8::MAX));
-        key.extend_from_slice(part.as_bytes());
+        push_short(key, part);
     }
+}
+
+fn push_short(key: &mut Vec<u8>, part: &str) {
+    key.push(u8::try_from(part.len()).unwrap_or(u8::MAX));
+    key.extend_from_slice(part.as_bytes());
 }
 
 fn numbered(kind: u8, number: u64) -> Vec<u8> {
@@ -73,6 +88,10 @@ pub fn outbox(number: u64) -> Vec<u8> {
 
 pub fn dead_letter(number: u64) -> Vec<u8> {
     numbered(b'd', number)
+}
+
+pub fn ledger(page: u64) -> Vec<u8> {
+    numbered(b'g', page)
 }
 
 pub fn received(source: GroupId, number: u64) -> Vec<u8> {
@@ -121,7 +140,84 @@ pub fn parse_answer_expiry(key: &[u8]) -> Option<(u64, Vec<u8>)> {
     Some((u64::from_be_bytes(*due), answer))
 }
 
-/// The number at the end of an outbox or dead-letter key.
+/// Before every key of an entity of this type, or of a row of its lists.
+fn of_type(kind: u8, entity_type: &str) -> Vec<u8> {
+    let mut key = vec![kind];
+    push_short(&mut key, entity_type);
+    key
+}
+
+/// The range of every entity of a type.
+pub fn entities_of(entity_type: &str) -> (Vec<u8>, Vec<u8>) {
+    all_below(of_type(b'e', entity_type))
+}
+
+/// The id of an entity's key in [`entities_of`].
+pub fn parse_entity_of<'a>(entity_type: &str, key: &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(key.get(2 + entity_type.len() + 1..)?).ok()
+}
+
+/// The range of every row of a type.
+pub fn rows_of(entity_type: &str) -> (Vec<u8>, Vec<u8>) {
+    all_below(of_type(b'l', entity_type))
+}
+
+/// A type's name ends in a byte below 0x7f, so that one more is still a byte.
+fn all_below(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let mut end = prefix.clone();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    (prefix, end)
+}
+
+/// Before every row of one list.
+pub fn list(entity_type: &str, list: &str, of: &str) -> Vec<u8> {
+    let mut key = of_type(b'l', entity_type);
+    push_short(&mut key, list);
+    match u16::try_from(of.len()) {
+        Ok(length) if usize::from(length) <= OF_BYTES_MAX => {
+            key.extend_from_slice(&length.to_be_bytes());
+            key.extend_from_slice(of.as_bytes());
+        }
+        _ => {
+            key.extend_from_slice(&u16::MAX.to_be_bytes());
+            key.extend_from_slice(blake3::hash(of.as_bytes()).as_bytes());
+        }
+    }
+    key
+}
+
+/// One place in a list, given what [`list()`] made.
+pub fn place(list: &[u8], order: u64, id: &str) -> Vec<u8> {
+    [list, &order.to_be_bytes(), id.as_bytes()].concat()
+}
+
+pub fn row(entity: &EntityKey, row: &Row) -> Vec<u8> {
+    place(&list(&entity.entity_type, row.list, &row.of), row.order, &entity.id)
+}
+
+/// Order and id of a row in a list.
+pub fn parse_place<'a>(list: &[u8], key: &'a [u8]) -> Option<(u64, &'a str)> {
+    let (order, id) = key.strip_prefix(list)?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*order), std::str::from_utf8(id).ok()?))
+}
+
+/// The entity of an entity key.
+pub fn parse_entity(key: &[u8]) -> Option<EntityKey> {
+    let part = |bytes: &'_ [u8]| -> Option<(String, usize)> {
+        let length = usize::from(*bytes.first()?);
+        let text = std::str::from_utf8(bytes.get(1..=length)?).ok()?;
+        Some((text.to_owned(), length + 1))
+    };
+    let rest = key.strip_prefix(b"e")?;
+    let (entity_type, read) = part(rest)?;
+    let (id, read_too) = part(&rest[read..])?;
+    let whole = read + read_too == rest.len();
+    whole.then(|| EntityKey { entity_type: entity_type.into(), id: id.into() })
+}
+
+/// The number at the end of an outbox, dead-letter or ledger key.
 pub fn parse_number(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?))
 }
@@ -150,6 +246,39 @@ mod tests {
         let entity = EntityKey::new("order", "a").unwrap();
         let expiry = answer_expiry(5, &entity, "k");
         assert_eq!(parse_answer_expiry(&expiry), Some((5, answer(&entity, "k"))));
+        assert_eq!(parse_entity(&super::entity(&entity)), Some(entity.clone()));
+        assert_eq!(parse_entity(&history(&entity, 1)), None);
         assert_eq!(parse_received(&received(GroupId(3), 8)), Some((GroupId(3), 8)));
+    }
+
+    #[test]
+    fn rows_sort_by_order_then_id_and_lists_with_a_common_prefix_do_not_mix() {
+        let status = list("order", "status", "pending");
+        let places = [(1, "b"), (2, "a"), (2, "ab"), (2, "b"), (300, "a")].map(|(order, id)| place(&status, order, id));
+        assert!(places.is_sorted());
+        assert_eq!(parse_place(&status, &places[2]), Some((2, "ab")));
+        let others =
+            [list("order", "status", "pendin"), list("order", "statu", "s"), list("orde", "rstatus", "pending")];
+        assert!(others.iter().all(|other| !status.starts_with(other) && !other.starts_with(&status)));
+        let (start, end) = rows_of("order");
+        assert!(places.iter().all(|key| (&start..&end).contains(&key)));
+        assert!(!(start..end).contains(&list("orders", "status", "pending")));
+    }
+
+    #[test]
+    fn what_a_list_is_of_may_be_long_and_stays_apart() {
+        let long = |end: &str| list("order", "customer", &format!("{}{end}", "x".repeat(OF_BYTES_MAX)));
+        assert_ne!(long("a"), long("b"));
+        assert!(place(&long("a"), 1, &"i".repeat(255)).len() < 1500);
+    }
+
+    #[test]
+    fn an_entity_is_found_among_those_of_its_type() {
+        let found = entity(&EntityKey::new("order", "ord_1").unwrap());
+        let (start, end) = entities_of("order");
+        assert!((start..end).contains(&found));
+        assert_eq!(parse_entity_of("order", &found), Some("ord_1"));
+        let (start, end) = entities_of("orde");
+        assert!(!(start..end).contains(&found));
     }
 }

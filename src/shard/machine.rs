@@ -1,23 +1,34 @@
 //! A shard's replicated state machine: applies packed entries, checkpoints, snapshots.
 
 use super::{
+    Options,
     applied::{AppliedState, Outgoing, Timer},
-    entry::{self, KeyedAnswer, Outcome},
+    audit::Auditor,
+    chain::StateHash,
+    entry::{self, Kept, KeyedAnswer, Outcome},
     gate::Gate,
     keys,
+    ledger::LogPlace,
     registry::{Registry, State},
     request::{StoredEvent, StoredState},
     snapshot::{Sink, Source, delete_generation},
 };
 use crate::{
-    entity::EntityKey,
+    cluster::Receipt,
+    entity::{EntityKey, ShardId},
     replication::{Applied, CommittedEntry, EntryKind, Machine, SnapshotSink, SnapshotSource},
     storage::{Error, GroupId, Storage, Write},
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use tokio::sync::{Notify, oneshot, watch};
 
 /// One replica's state. Cheap to clone.
@@ -29,16 +40,28 @@ struct Inner {
     storage: Arc<dyn Storage>,
     registry: Arc<Registry>,
     entities_cached: usize,
+    /// Entries that the ledger keeps.
+    receipts_kept: AtomicU64,
     state: Mutex<AppliedState>,
     /// Read-held by a snapshot in transfer, write-held by a checkpoint being written.
     gate: Arc<Gate>,
     /// Progress of the last durable checkpoint.
     checkpoint: Mutex<Option<Applied>>,
+    auditor: Auditor,
     watchers: Mutex<HashMap<EntityKey, Vec<oneshot::Sender<()>>>>,
     /// Term and index of the last applied entry.
     progress: watch::Sender<(u64, u64)>,
     outbox_grew: Notify,
     timers_changed: Notify,
+}
+
+/// What a replica knows of a place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Applied(LogPlace),
+    NotYet,
+    /// Longer ago than the ledger reaches.
+    Forgotten,
 }
 
 impl ShardMachine {
@@ -57,14 +80,42 @@ impl ShardMachine {
             storage,
             registry,
             entities_cached,
+            receipts_kept: AtomicU64::new(Options::default().receipts_kept),
             state: Mutex::new(state),
             gate: Arc::default(),
             checkpoint: Mutex::new(checkpoint),
+            auditor: Auditor::default(),
             watchers: Mutex::default(),
             progress: watch::Sender::new(at),
             outbox_grew: Notify::new(),
             timers_changed: Notify::new(),
         })))
+    }
+
+    /// Keeps the ledger of so many entries; what is older is dropped with the next checkpoints.
+    pub fn keep_receipts(&self, entries: u64) {
+        self.0.receipts_kept.store(entries, Ordering::Relaxed);
+    }
+
+    /// What this replica applied at a place of the log.
+    pub fn applied_at(&self, index: u64) -> Result<Found, Error> {
+        let state = self.0.state.lock();
+        if state.meta.progress.position.is_none_or(|last| last.index < index) {
+            return Ok(Found::NotYet);
+        }
+        let place = state.ledger.find(&state.overlay, index)?;
+        Ok(place.map_or(Found::Forgotten, Found::Applied))
+    }
+
+    /// The running hash over what this replica applied.
+    pub fn state_hash(&self) -> StateHash {
+        self.0.state.lock().overlay.chain.shown()
+    }
+
+    /// Makes this replica differ from the others.
+    #[cfg(test)]
+    pub fn disturb(&self) {
+        self.0.state.lock().overlay.chain.disturb();
     }
 
     /// Deletes what an installed snapshot replaced, where a crash came before that was done.
@@ -74,6 +125,14 @@ impl ShardMachine {
             Some(old) => delete_generation(&self.0.storage, self.0.group, old).await,
             None => Ok(()),
         }
+    }
+
+    pub fn group(&self) -> GroupId {
+        self.0.group
+    }
+
+    pub(super) fn auditor(&self) -> &Auditor {
+        &self.0.auditor
     }
 
     pub fn registry(&self) -> &Arc<Registry> {
@@ -102,8 +161,19 @@ impl ShardMachine {
         self.0.state.lock().history(key, after, limit)
     }
 
-    pub fn answer(&self, key: &EntityKey, idempotency_key: &str) -> Result<Option<KeyedAnswer>, Error> {
+    pub fn answer(&self, key: &EntityKey, idempotency_key: &str) -> Result<Option<Kept>, Error> {
         self.0.state.lock().answer(key, idempotency_key)
+    }
+
+    /// The receipt of the change whose answer this is; `None` if an older build made it.
+    pub fn receipt_of(&self, key: &EntityKey, answer: &KeyedAnswer) -> Result<Option<Receipt>, Error> {
+        let place = self.0.state.lock().place_of(key, answer)?;
+        Ok(place.map(|place| Receipt {
+            shard: ShardId(self.0.group.0),
+            term: place.term,
+            index: place.index,
+            entry_hash: place.entry_hash,
+        }))
     }
 
     pub fn has_received(&self, source: GroupId, number: u64) -> bool {
@@ -199,7 +269,7 @@ impl ShardMachine {
         let _gate = self.0.gate.write().await;
         let (changes, applied) = {
             let mut state = self.0.state.lock();
-            state.prepare_checkpoint()?;
+            state.prepare_checkpoint(self.0.receipts_kept.load(Ordering::Relaxed))?;
             (state.overlay.begin_flush(), state.meta.progress.clone())
         };
         self.0.storage.write(Write::State(changes)).await?;
@@ -239,6 +309,7 @@ impl ShardMachine {
             return Err(Error::Corrupt { place: format!("snapshot of group {}", self.0.group.0), detail });
         }
         *self.0.state.lock() = fresh;
+        self.0.auditor.forget();
         let at = applied.position.map_or((0, 0), |p| (p.term, p.index));
         *self.0.checkpoint.lock() = Some(applied);
         self.0.progress.send_replace(at);
@@ -267,6 +338,7 @@ impl Machine for ShardMachine {
             self.0.progress.send_replace((at.term, at.index));
         }
         self.notify_watchers(&changed);
+        self.0.auditor.note(changed);
         if grew {
             self.0.outbox_grew.notify_one();
         }
@@ -304,6 +376,13 @@ fn apply_entry(
         "entry {position:?} applied after {:?}",
         state.meta.progress.position,
     );
+    let entry_hash = match &committed.kind {
+        EntryKind::Command(command) => crc32c::crc32c(command),
+        EntryKind::Blank | EntryKind::Membership(_) => 0,
+    };
+    let place = LogPlace { term: position.term, index: position.index, entry_hash };
+    let begins_term = matches!(committed.kind, EntryKind::Blank);
+    state.begin(place);
     let reply = match committed.kind {
         EntryKind::Blank => Bytes::new(),
         EntryKind::Membership(membership) => {
@@ -330,6 +409,9 @@ fn apply_entry(
             entry::encode_outcomes(&outcomes)
         }
     };
-    state.meta.progress.position = Some(position);
+    state.end();
+    if begins_term {
+        state.overlay.chain.begin_term(place);
+    }
     Ok(reply)
 }

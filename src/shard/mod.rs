@@ -16,12 +16,17 @@
 
 mod actor;
 mod applied;
+mod audit;
+mod chain;
+mod clock;
 mod dead_letters;
 mod entry;
 mod gate;
 mod host;
 mod inspection;
 mod keys;
+mod ledger;
+mod lists;
 mod machine;
 mod options;
 mod outbox;
@@ -33,20 +38,27 @@ mod request;
 mod router;
 mod session;
 mod snapshot;
+mod tap;
 mod task_queue;
 mod tasks;
 mod timers;
 
+pub use audit::Broken;
+pub use chain::{Compared, Mark, StateHash};
+pub use clock::{Clock, ClockHand};
 pub use dead_letters::{EffectId, InvalidEffectId};
 pub use host::{Parts, ShardHost};
 pub use inspection::{
     Answer, Ask, DeadEffect, DeadLetterStatus, PAGE_MAX, Resolution, ShardRequest, TaskState, TaskStatus,
 };
-pub use machine::ShardMachine;
+pub use ledger::LogPlace;
+pub use lists::{ENTRIES_MAX, ListEntry, ListPart, ListQuery, ListRequest};
+pub use machine::{Found, ShardMachine};
 pub use options::Options;
 pub use registry::{Registry, TaskContext, TaskError, typed_handler};
 pub use request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryRequest, StoredEvent, StoredState};
 pub use router::{Router, Routes};
+pub use tap::{Tap, Tapped};
 pub use task_queue::{InvalidQueue, Queues, TaskQueue};
 
 /// Milliseconds since the Unix epoch.

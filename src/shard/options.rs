@@ -47,6 +47,11 @@ pub struct Options {
     /// Idempotency keys are kept at least this long.
     #[serde(with = "humantime_serde")]
     pub idempotency_retention: Duration,
+    /// Receipts of the last so many log entries of a shard can be checked; a multiple of 64 is kept.
+    pub receipts_kept: u64,
+    /// How often this node looks at what it has applied, and compares it with its peers; 0s: never.
+    #[serde(with = "humantime_serde")]
+    pub audit_interval: Duration,
 }
 
 impl Default for Options {
@@ -69,6 +74,8 @@ impl Default for Options {
             checkpoint_bytes: ByteSize::kib(512),
             checkpoint_interval: Duration::from_secs(30),
             idempotency_retention: Duration::from_secs(24 * 3600),
+            receipts_kept: 1 << 20,
+            audit_interval: Duration::from_secs(1),
         }
     }
 }

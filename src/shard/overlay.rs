@@ -1,7 +1,7 @@
 //! A write-back cache over the state store: changes since the last checkpoint in memory, the rest
 //! on disk.
 
-use super::keys;
+use super::{chain::Chain, keys};
 use crate::storage::{Error, GroupId, StateChange, Storage};
 use bytes::Bytes;
 use std::{
@@ -15,6 +15,8 @@ type Changes = BTreeMap<Vec<u8>, Option<Bytes>>;
 type Fresh = HashSet<Vec<u8>>;
 
 pub struct Overlay {
+    /// Over all that is put and deleted.
+    pub chain: Chain,
     storage: Arc<dyn Storage>,
     group: GroupId,
     generation: u32,
@@ -31,6 +33,7 @@ impl Overlay {
         let generation = read_generation(&*storage, group)?;
         let prefix = keys::prefix(group, generation);
         Ok(Self {
+            chain: Chain::default(),
             storage,
             group,
             generation,
@@ -50,11 +53,22 @@ impl Overlay {
         self.group
     }
 
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
     pub fn dirty_bytes(&self) -> usize {
         self.dirty_bytes
     }
 
     pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        let value = value.into();
+        self.chain.put(&key, &value);
+        self.write(key, value);
+    }
+
+    /// As [`Overlay::put`], for what a checkpoint adds by itself: each replica takes its own.
+    pub fn write(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
         let value = value.into();
         self.dirty_bytes += key.len() + value.len();
         self.dirty.insert(key, Some(value));
@@ -67,13 +81,34 @@ impl Overlay {
         self.put(key, value);
     }
 
+    /// As [`Overlay::write`], for a key that is absent just now. It costs the disk nothing if it is
+    /// withdrawn before the next checkpoint, unless it was there at the last one.
+    pub fn write_absent(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        // Where its deletion has to reach the disk, it is not fresh.
+        if !self.dirty.contains_key(&key) {
+            self.fresh.insert(key.clone());
+        }
+        self.write(key, value);
+    }
+
     pub fn delete(&mut self, key: Vec<u8>) {
+        self.chain.delete(&key);
+        self.withdraw(key);
+    }
+
+    /// As [`Overlay::delete`], for what was written by [`Overlay::write_absent`].
+    pub fn withdraw(&mut self, key: Vec<u8>) {
         if self.fresh.remove(&key) {
             if let Some(Some(value)) = self.dirty.remove(&key) {
                 self.dirty_bytes = self.dirty_bytes.saturating_sub(key.len() + value.len());
             }
             return;
         }
+        self.erase(key);
+    }
+
+    /// As [`Overlay::delete`], for what was written by [`Overlay::write`].
+    pub fn erase(&mut self, key: Vec<u8>) {
         self.dirty_bytes += key.len();
         self.dirty.insert(key, None);
     }
@@ -93,14 +128,9 @@ impl Overlay {
         if start >= end || limit == 0 {
             return Ok(Vec::new());
         }
-        let range = || (std::ops::Bound::Included(start.to_vec()), std::ops::Bound::Excluded(end.to_vec()));
-        let mut changes: BTreeMap<&[u8], &Option<Bytes>> = BTreeMap::new();
-        if let Some(flushing) = &self.flushing {
-            changes.extend(flushing.range(range()).map(|(k, v)| (k.as_slice(), v)));
-        }
-        changes.extend(self.dirty.range(range()).map(|(k, v)| (k.as_slice(), v)));
+        let changes = self.changes(start, end, limit);
         // Each deletion may hide one stored pair, so that many more have to be read.
-        let deletions = changes.values().filter(|v| v.is_none()).count();
+        let deletions = changes.iter().filter(|(_, change)| change.is_none()).count();
         let stored = self.storage.scan(&self.full(start), &self.full(end), limit + deletions)?;
         let mut merged: BTreeMap<Vec<u8>, Bytes> =
             stored.into_iter().map(|(k, v)| (k[self.prefix.len()..].to_vec(), v)).collect();
@@ -111,6 +141,32 @@ impl Overlay {
             };
         }
         Ok(merged.into_iter().take(limit).collect())
+    }
+
+    /// Changes in a range, in key order; of two to one key the newer. Not beyond the `limit`-th that
+    /// is no deletion: what lies behind it is not among the first `limit` pairs.
+    fn changes(&self, start: &[u8], end: &[u8], limit: usize) -> Vec<(&[u8], &Option<Bytes>)> {
+        let range = || (std::ops::Bound::Included(start), std::ops::Bound::Excluded(end));
+        let flushing = self.flushing.iter().flat_map(|flushing| flushing.range::<[u8], _>(range()));
+        let (mut older, mut newer) = (flushing.peekable(), self.dirty.range::<[u8], _>(range()).peekable());
+        let (mut changes, mut pairs) = (Vec::new(), 0);
+        while pairs < limit {
+            let next = match (older.peek(), newer.peek()) {
+                (Some((old, _)), Some((new, _))) if old < new => older.next(),
+                (Some((old, _)), Some((new, _))) => {
+                    if old == new {
+                        older.next();
+                    }
+                    newer.next()
+                }
+                (Some(_), None) => older.next(),
+                (None, _) => newer.next(),
+            };
+            let Some((key, change)) = next else { break };
+            pairs += usize::from(change.is_some());
+            changes.push((key.as_slice(), change));
+        }
+        changes
     }
 
     /// Moves the changes out for one atomic write. [`Overlay::flushed`] must follow before the
@@ -138,4 +194,84 @@ pub fn read_generation(storage: &dyn Storage, group: GroupId) -> Result<u32, Err
     let stored = storage.get(&keys::generation(group))?;
     let bytes = stored.as_deref().and_then(|b| b.try_into().ok());
     Ok(bytes.map_or(0, u32::from_be_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{MemoryStorage, Write};
+    use proptest::{collection::vec, prelude::*};
+
+    fn key(key: u8) -> Vec<u8> {
+        vec![b'k', key]
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Put(u8),
+        Delete(u8),
+        Begin,
+        Flushed,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            5 => (0..12u8).prop_map(Step::Put),
+            5 => (0..12u8).prop_map(Step::Delete),
+            1 => Just(Step::Begin),
+            1 => Just(Step::Flushed),
+        ];
+        vec(step, 0..80)
+    }
+
+    /// Beside a plain map: what is there, whatever is in memory, on its way or on disk.
+    fn follows(steps: Vec<Step>) {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        let mut overlay = Overlay::open(storage.clone(), GroupId(1)).expect("opens");
+        let (mut model, mut on_its_way) = (BTreeMap::new(), None);
+        let write = |changes: Option<Vec<StateChange>>| {
+            if let Some(changes) = changes {
+                futures::executor::block_on(storage.write(Write::State(changes))).expect("written");
+            }
+        };
+        for (at, step) in steps.into_iter().enumerate() {
+            let value = Bytes::from(vec![at as u8]);
+            match step {
+                Step::Put(k) if model.insert(key(k), value.clone()).is_none() => overlay.write_absent(key(k), value),
+                Step::Put(k) => overlay.write(key(k), value),
+                Step::Delete(k) => {
+                    if model.remove(&key(k)).is_some() {
+                        overlay.withdraw(key(k));
+                    }
+                }
+                Step::Begin if on_its_way.is_none() => on_its_way = Some(overlay.begin_flush()),
+                Step::Begin => {}
+                Step::Flushed if on_its_way.is_some() => {
+                    write(on_its_way.take());
+                    overlay.flushed();
+                }
+                Step::Flushed => {}
+            }
+            for limit in [1, 3, 100] {
+                let expected = model.range(key(2)..key(9)).take(limit).map(|(k, v)| (k.clone(), v.clone()));
+                let expected: Vec<_> = expected.collect();
+                assert_eq!(overlay.scan(&key(2), &key(9), limit).expect("read"), expected);
+            }
+        }
+        write(on_its_way.take());
+        overlay.flushed();
+        write(Some(overlay.begin_flush()));
+        overlay.flushed();
+        let reopened = Overlay::open(storage.clone(), GroupId(1)).expect("opens");
+        let left: BTreeMap<_, _> = reopened.scan(b"k", b"l", 100).expect("read").into_iter().collect();
+        assert_eq!(left, model, "what was deleted must not come back");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn what_is_there_does_not_depend_on_when_it_was_flushed(steps in steps()) {
+            follows(steps);
+        }
+    }
 }

@@ -46,6 +46,7 @@ pub fn refusal(reply: &CommandReply) -> Option<(&'static str, String)> {
         Unavailable::UnknownType { .. } => "unknown_type",
         Unavailable::EntityFailed { .. } => "entity_failed",
         Unavailable::Invalid { .. } => "invalid",
+        Unavailable::Frozen { .. } => "frozen",
         Unavailable::NoQuorum { .. }
         | Unavailable::OutcomeUnknown { .. }
         | Unavailable::Overloaded { .. }

@@ -38,11 +38,17 @@ impl Answer {
     }
 }
 
+/// What the entity says to a command, once that is durable.
+pub enum Said {
+    Done(Vec<u8>),
+    Rejected(Vec<u8>),
+}
+
 enum Work {
     Change {
         item: Vec<u8>,
         answer: Answer,
-        reply: Vec<u8>,
+        said: Said,
         _marks: Marks,
     },
     /// Answer once everything before is committed and this node is known to lead.
@@ -62,9 +68,9 @@ enum Work {
 pub struct Submitter(mpsc::Sender<Work>);
 
 impl Submitter {
-    pub async fn propose(&self, item: Vec<u8>, answer: Answer, reply: Vec<u8>, marks: Marks) {
+    pub async fn propose(&self, item: Vec<u8>, answer: Answer, said: Said, marks: Marks) {
         // If the proposer is gone, dropping the answer tells the caller.
-        let _ = self.0.send(Work::Change { item, answer, reply, _marks: marks }).await;
+        let _ = self.0.send(Work::Change { item, answer, said, _marks: marks }).await;
     }
 
     pub async fn barrier(&self, answer: Answer, reply: CommandReply) {
@@ -229,9 +235,9 @@ impl Proposer {
                     outcomes.next();
                     done.map(|d| d.send(true));
                 }
-                Work::Change { answer, reply, .. } => match outcomes.next() {
+                Work::Change { answer, said, .. } => match outcomes.next() {
                     Some(Outcome::Changed { version }) => {
-                        answer.send(CommandReply::Done { reply, version, replayed: false, receipt: Some(receipt) });
+                        answer.send(said.reply(version, receipt));
                     }
                     Some(Outcome::Duplicate) => answer.send(CommandReply::Duplicate),
                     Some(Outcome::Refused { actual }) => {
@@ -248,6 +254,15 @@ impl Proposer {
             }
         }
         fine
+    }
+}
+
+impl Said {
+    fn reply(self, version: u64, receipt: Receipt) -> CommandReply {
+        match self {
+            Self::Done(reply) => CommandReply::Done { reply, version, replayed: false, receipt: Some(receipt) },
+            Self::Rejected(reason) => CommandReply::Rejected(reason),
+        }
     }
 }
 

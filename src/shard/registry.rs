@@ -1,9 +1,12 @@
 //! Which entity types and task handlers this node knows, behind uniform interfaces.
 
-use super::task_queue::TaskQueue;
+use super::{
+    tap::{Tap, Tapped},
+    task_queue::TaskQueue,
+};
 use crate::entity::{
-    Context, Decision, Effect, Entity, TaskOutcome, Versioned, codec, decode_command, decode_event, decode_payload,
-    encode_command, encode_event, encode_payload,
+    Context, Decision, Effect, Entity, Row, TaskOutcome, Versioned, codec, decode_command, decode_event,
+    decode_payload, encode_command, encode_event, encode_payload,
 };
 use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
@@ -30,12 +33,27 @@ pub trait EntityType: Send + Sync + 'static {
     /// Decides, and on acceptance folds the new events into `state`.
     fn decide(&self, state: &mut State, command: &Versioned, context: &Context<'_>) -> Result<Decided, codec::Error>;
     fn task_finished(&self, outcome: TaskOutcome) -> Result<Option<Versioned>, codec::Error>;
+    fn task_discarded(&self, handler: &str, tag: &str) -> Result<Option<Versioned>, codec::Error>;
     fn state_json(&self, stored: &Versioned) -> Result<serde_json::Value, codec::Error>;
+    /// 0 for a type without lists.
+    fn lists_version(&self) -> u16;
+    fn rows(&self, state: &State) -> Result<Vec<Row>, codec::Error>;
+    /// As `save`, of what a list carries of the state.
+    fn save_listed(&self, state: &State) -> Result<Versioned, codec::Error>;
+    /// Whether a state obeys its laws of conservation.
+    fn check(&self, state: &State) -> Result<(), String>;
 }
 
-struct Typed<E>(PhantomData<fn() -> E>);
+struct Typed<E> {
+    tap: Option<Arc<dyn Tap<E>>>,
+    _entity: PhantomData<fn() -> E>,
+}
 
 impl<E: Entity> Typed<E> {
+    fn new(tap: Option<Arc<dyn Tap<E>>>) -> Self {
+        Self { tap, _entity: PhantomData }
+    }
+
     fn state<'a>(&self, state: &'a State) -> Result<&'a E::State, codec::Error> {
         state.downcast_ref().ok_or_else(foreign_state)
     }
@@ -86,7 +104,10 @@ impl<E: Entity> EntityType for Typed<E> {
         let state = self.state_mut(state)?;
         match E::decide(state, command, context) {
             Decision::Reject(rejection) => Ok(Decided::Reject(codec::encode("rejection", &rejection)?)),
-            Decision::Accept { events, effects, reply } => {
+            Decision::Accept { events, mut effects, reply } => {
+                if let Some(tap) = self.tap.as_ref().filter(|_| !events.is_empty()) {
+                    effects.extend(tap.effects(&Tapped { context, state, events: &events }));
+                }
                 let encoded = events.iter().map(encode_event::<E>).collect::<Result<_, _>>()?;
                 let reply = codec::encode("reply", &reply)?;
                 events.iter().for_each(|event| E::evolve(state, event));
@@ -99,10 +120,31 @@ impl<E: Entity> EntityType for Typed<E> {
         E::task_finished(outcome).map(|command| encode_command::<E>(&command)).transpose()
     }
 
+    fn task_discarded(&self, handler: &str, tag: &str) -> Result<Option<Versioned>, codec::Error> {
+        E::task_discarded(handler, tag).map(|command| encode_command::<E>(&command)).transpose()
+    }
+
     fn state_json(&self, stored: &Versioned) -> Result<serde_json::Value, codec::Error> {
         let state: E::State = codec::decode("state", &stored.bytes)?;
         let json = serde_json::to_value(&state);
         json.map_err(|e| codec::Error::Malformed { what: "state", detail: e.to_string() })
+    }
+
+    fn lists_version(&self) -> u16 {
+        E::LISTS_VERSION
+    }
+
+    fn rows(&self, state: &State) -> Result<Vec<Row>, codec::Error> {
+        Ok(E::rows(self.state(state)?))
+    }
+
+    fn save_listed(&self, state: &State) -> Result<Versioned, codec::Error> {
+        let listed = E::listed(self.state(state)?);
+        Ok(Versioned { version: E::STATE_VERSION, bytes: codec::encode_state(&*listed)? })
+    }
+
+    fn check(&self, state: &State) -> Result<(), String> {
+        E::check(self.state(state).map_err(|error| error.to_string())?)
     }
 }
 
@@ -142,7 +184,12 @@ pub struct Registry {
 
 impl Registry {
     pub fn add_entity<E: Entity>(&mut self) {
-        self.types.insert(E::TYPE, Arc::new(Typed::<E>(PhantomData)));
+        self.types.insert(E::TYPE, Arc::new(Typed::<E>::new(None)));
+    }
+
+    /// Registers an entity type, of whose decisions `tap` is told.
+    pub fn add_tap<E: Entity>(&mut self, tap: Arc<dyn Tap<E>>) {
+        self.types.insert(E::TYPE, Arc::new(Typed::<E>::new(Some(tap))));
     }
 
     pub fn add_handler(&mut self, name: &str, handler: TaskHandler) {
@@ -155,6 +202,10 @@ impl Registry {
 
     pub fn entity_type(&self, name: &str) -> Option<&Arc<dyn EntityType>> {
         self.types.get(name)
+    }
+
+    pub fn entity_types(&self) -> impl Iterator<Item = &Arc<dyn EntityType>> {
+        self.types.values()
     }
 
     pub fn handler(&self, name: &str) -> Option<&TaskHandler> {

@@ -66,6 +66,8 @@ pub enum CommandReply {
     /// It may have happened, or may still happen.
     Unknown,
     Unavailable(Unavailable),
+    /// The first answer under this idempotency key was a rejection. Nothing happened, then and now.
+    RejectedBefore(Vec<u8>),
 }
 
 /// A question about one entity.
@@ -106,6 +108,13 @@ pub struct StoredState {
     pub state: Option<Versioned>,
     pub version: u64,
     pub applied_index: u64,
+}
+
+impl StoredState {
+    /// What it weighs in an answer.
+    pub fn bytes(&self) -> usize {
+        self.state.as_ref().map_or(0, |state| state.bytes.len())
+    }
 }
 
 /// One event of a history, encoded.

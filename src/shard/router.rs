@@ -254,6 +254,15 @@ impl Router {
         self.any_replica(group, attempt).map_or(Target::Nobody, Target::Node)
     }
 
+    /// Who may read: the owner, or for a local read this node's replica, or any if it has none.
+    pub(super) fn reader(&self, group: GroupId, consistency: Consistency, attempt: u32) -> Target {
+        match (consistency, self.host(group)) {
+            (Consistency::Linearizable, _) => self.target(group, attempt),
+            (Consistency::Local, Some(host)) => Target::Here(host),
+            (Consistency::Local, None) => self.any_replica(group, attempt).map_or(Target::Nobody, Target::Node),
+        }
+    }
+
     /// Another replica at each attempt.
     fn any_replica(&self, group: GroupId, attempt: u32) -> Option<NodeId> {
         let routes = self.0.routes.read();

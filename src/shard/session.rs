@@ -1,7 +1,7 @@
 //! An owner's session: everything that runs on a shard while this node leads it in one term.
 
 use super::{
-    Options,
+    Clock, Options,
     actor::{Arguments, Delivery, EntityActor, Message, Ticket},
     host::OwnerLost,
     machine::ShardMachine,
@@ -47,6 +47,7 @@ pub struct Session {
     pub submitter: Submitter,
     pub router: Router,
     pub options: Arc<Options>,
+    pub clock: Clock,
     pub queues: Queues,
     pub tasks: tasks::Board,
     /// Held while a dead letter is retried or discarded: one at a time, each knows what it does.
@@ -98,13 +99,14 @@ pub struct Opening {
     pub machine: ShardMachine,
     pub router: Router,
     pub options: Arc<Options>,
+    pub clock: Clock,
     pub queues: Queues,
     pub lost: OwnerLost,
 }
 
 impl Session {
     pub async fn open(opening: Opening) -> Result<Arc<Self>, ractor::SpawnErr> {
-        let Opening { shard, group, machine, router, options, queues, lost } = opening;
+        let Opening { shard, group, machine, router, options, clock, queues, lost } = opening;
         let stop = CancellationToken::new();
         let group_id = group.id();
         let pack = proposer::Options {
@@ -124,6 +126,7 @@ impl Session {
             admission: Arc::new(Semaphore::new(options.commands_in_flight)),
             dirty_bytes_max: usize::try_from(options.checkpoint_bytes.as_u64() * DIRTY_FACTOR).unwrap_or(usize::MAX),
             options,
+            clock,
             queues,
             tasks: tasks::Board::default(),
             letters: tokio::sync::Mutex::default(),
@@ -263,6 +266,7 @@ impl Session {
             entity_type,
             machine: self.machine.clone(),
             submitter: self.submitter.clone(),
+            clock: self.clock.clone(),
             idempotency_retention_ms: u64::try_from(retention).unwrap_or(u64::MAX),
         };
         let started = Actor::spawn_linked(None, EntityActor, arguments, self.supervisor.get_cell()).await;

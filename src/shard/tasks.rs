@@ -146,17 +146,14 @@ impl Attempts {
             return None;
         }
         let waiting = async {
-            // Again where the clock was set back meanwhile.
-            while let wait_ms @ 1.. = self.queued.next_at_ms.saturating_sub(super::now_ms()) {
-                tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-            }
+            self.session.clock.sleep_until(self.queued.next_at_ms).await;
             self.queue.turn(&self.session.router).await
         };
         tokio::time::timeout(self.time_left(), waiting).await.ok().flatten()
     }
 
     fn time_left(&self) -> Duration {
-        Duration::from_millis(self.deadline_ms.saturating_sub(super::now_ms()))
+        Duration::from_millis(self.deadline_ms.saturating_sub(self.session.clock.now_ms()))
     }
 
     fn too_late(&mut self) -> String {
@@ -208,7 +205,7 @@ impl Attempts {
         tracing::debug!(entity = %self.from, handler, attempts, error, "a task attempt failed");
         let backoff = self.policy.backoff(attempts + 1).as_millis();
         let jitter = 0.5 + rand::random::<f64>();
-        let retry_at_ms = super::now_ms() + (backoff as f64 * jitter) as u64;
+        let retry_at_ms = self.session.clock.now_ms() + (backoff as f64 * jitter) as u64;
         (self.queued.next_at_ms, self.queued.last_error) = (retry_at_ms, Some(error.clone()));
         if attempts < self.policy.attempts_max {
             metrics::counter!("quorate_task_retries_total", "handler" => handler).increment(1);
@@ -281,7 +278,7 @@ impl Attempts {
 pub async fn give_up(session: &Session, number: u64, error: String) {
     let error = shorten(error);
     tracing::warn!(shard = %session.shard, number, error, "an effect is given up and becomes a dead letter");
-    session.submitter.upkeep(&Item::GiveUp { number, at_ms: super::now_ms(), error }).await;
+    session.submitter.upkeep(&Item::GiveUp { number, at_ms: session.clock.now_ms(), error }).await;
 }
 
 pub fn count_given_up(kind: &'static str, handler: &str) {

@@ -14,13 +14,19 @@ const STEP: usize = 128;
 const FIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Wait before timers that could not be fired are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+const FORGET_INTERVAL_MS: u64 = 60_000;
+/// Answers forgotten by one item.
 const FORGET_STEP: u32 = 2000;
+/// Answers stay this much longer than they must: the clock of the owner that forgets them may be
+/// ahead of the clock of the owner that kept them.
+const FORGET_SLACK_MS: u64 = 60_000;
+/// How often it is looked whether a checkpoint has come.
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(50);
 
 pub async fn run(session: Arc<Session>) {
     loop {
         let changed = session.machine.timers_changed().notified();
-        let now_ms = super::now_ms();
+        let now_ms = session.clock.now_ms();
         match session.machine.next_timer_at_ms() {
             Some(due_ms) if due_ms <= now_ms => {
                 if !fire_due(&session, now_ms).await {
@@ -28,9 +34,8 @@ pub async fn run(session: Arc<Session>) {
                 }
             }
             Some(due_ms) => {
-                let wait = Duration::from_millis(due_ms - now_ms);
                 tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
+                    () = session.clock.sleep_until(due_ms) => {}
                     () = changed => {}
                 }
             }
@@ -76,16 +81,26 @@ async fn fire(session: &Arc<Session>, at_ms: u64, number: u64, timer: Timer) -> 
     }
 }
 
-/// Drops the answers whose retention is over, a bounded number at a time.
+/// Drops the answers whose retention is over, a bounded number at a time. When each is over is part
+/// of the applied state, so that this goes on wherever and whenever there is an owner.
 pub async fn forget_answers(session: Arc<Session>) {
-    let mut tick = tokio::time::interval(FORGET_INTERVAL);
     loop {
-        tick.tick().await;
-        let before_ms = super::now_ms();
+        let now_ms = session.clock.now_ms();
+        let before_ms = now_ms.saturating_sub(FORGET_SLACK_MS);
         while matches!(session.machine.has_expired_answers(before_ms), Ok(true)) {
+            room_for_changes(&session).await;
             if !session.submitter.upkeep(&Item::ForgetKeys { before_ms, limit: FORGET_STEP }).await {
                 break;
             }
         }
+        session.clock.sleep_until(now_ms + FORGET_INTERVAL_MS).await;
+    }
+}
+
+/// Waits while a checkpoint is due: what is deleted before it has to be skipped by every look at
+/// what is left.
+async fn room_for_changes(session: &Session) {
+    while session.machine.dirty_bytes() as u64 >= session.options.checkpoint_bytes.as_u64() {
+        tokio::time::sleep(CHECKPOINT_PAUSE).await;
     }
 }

@@ -35,6 +35,7 @@ impl Backend for Engine {
     type View = Index;
 
     fn commit(&mut self, jobs: &[(u64, Job)], shared: &Shared<Index>) -> Result<(), Error> {
+        self.faults.before_write()?;
         let (drafts, places) = self.plan(jobs);
         let oldest_live = self.ledger.oldest_live();
         self.journal.append(drafts, &self.meta, oldest_live).map_err(|e| failed("the append", e))?;

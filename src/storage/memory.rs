@@ -127,6 +127,7 @@ impl Backend for Writer {
     type View = Contents;
 
     fn commit(&mut self, jobs: &[(u64, Job)], shared: &Shared<Contents>) -> Result<(), Error> {
+        self.faults.before_write()?;
         let changes =
             || jobs.iter().filter_map(|(_, job)| if let Job::State(changes) = job { Some(changes) } else { None });
         shared.view(|contents| changes().for_each(|changes| contents.change_state(changes)));

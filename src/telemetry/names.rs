@@ -40,6 +40,10 @@ pub const TELLS_REFUSED: &str = "quorate_tells_refused_total";
 pub const DEAD_LETTERS_TOTAL: &str = "quorate_dead_letters_total";
 /// Gauge {shard}: on the owner, 0 elsewhere.
 pub const DEAD_LETTERS: &str = "quorate_dead_letters";
+/// Counter {outcome}: `delivered`, `failed`.
+pub const WEBHOOK_REQUESTS: &str = "quorate_webhook_requests_total";
+/// Histogram.
+pub const WEBHOOK_SECONDS: &str = "quorate_webhook_seconds";
 /// Gauge {state}: `alive`, `suspect`, `down`.
 pub const GOSSIP_MEMBERS: &str = "quorate_gossip_members";
 /// Counter {reason}.
@@ -48,6 +52,10 @@ pub const GOSSIP_REJECTED: &str = "quorate_gossip_rejected_total";
 pub const LINK_UP: &str = "quorate_link_up";
 /// Counter {direction}.
 pub const LINK_FRAMES: &str = "quorate_link_frames_total";
+/// Counter {invariant}: `conservation`, `state_hash`.
+pub const INVARIANT_VIOLATIONS: &str = "quorate_invariant_violations_total";
+/// Gauge: on this node's replicas.
+pub const ENTITIES_FROZEN: &str = "quorate_entities_frozen";
 /// Gauge {version}: always 1.
 pub const BUILD_INFO: &str = "quorate_build_info";
 
@@ -76,9 +84,13 @@ pub(super) fn describe() {
     describe_counter!(TELLS_REFUSED, "Tells that their receivers could not take, by reason; each is tried again");
     describe_counter!(DEAD_LETTERS_TOTAL, "Effects given up, by kind and handler");
     describe_gauge!(DEAD_LETTERS, "Dead letters kept, by shard");
+    describe_counter!(WEBHOOK_REQUESTS, "Requests to webhook endpoints, by outcome");
+    describe_histogram!(WEBHOOK_SECONDS, Unit::Seconds, "Time one request to a webhook endpoint took");
     describe_gauge!(GOSSIP_MEMBERS, "Other members as gossip sees them, by state");
     describe_counter!(GOSSIP_REJECTED, "Gossip packets thrown away unanswered, by reason");
     describe_gauge!(LINK_UP, "1 while the link with the peer is up");
     describe_counter!(LINK_FRAMES, "Frames carried by node links");
+    describe_counter!(INVARIANT_VIOLATIONS, "Broken invariants that this node has found, by invariant");
+    describe_gauge!(ENTITIES_FROZEN, "Entities that take no commands because they break their own laws");
     describe_gauge!(BUILD_INFO, "1, labelled with the version of this build");
 }

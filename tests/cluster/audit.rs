@@ -71,19 +71,6 @@ impl Clerk {
         read_until(&self.nodes[self.reader], &path, &reason, ended).await
     }
 
-    /// The first answer that is neither an excuse nor a request for patience.
-    async fn answered(&self, path: &str) -> Response {
-        let (client, answer) = (&self.nodes[self.reader], Mutex::default());
-        wait_until(&format!("{} has an answer to {path}", client.url()), PATIENCE, || async {
-            let got = client.get(path).await.ok().filter(|got| got.status < 500 && got.status != 429);
-            let done = got.is_some();
-            *answer.lock().expect("no panic while held") = got;
-            done
-        })
-        .await;
-        answer.into_inner().expect("no panic while held").expect("it was waited for")
-    }
-
     /// Every node's own replica comes to hold exactly `expected`.
     async fn check_replicas(&self, path: &str, expected: &Value) {
         let path = format!("{path}?consistency=local");
@@ -95,7 +82,7 @@ impl Clerk {
 
     async fn check_payment(&self, order: &Value) {
         let path = format!("/v1/payments/{}", order["payment_id"].as_str().expect("a payment id"));
-        let answer = self.answered(&path).await;
+        let answer = answered(&self.nodes[self.reader], &path).await;
         if order["status"] == "rejected" {
             assert_eq!(answer.status, 404, "nothing was charged for {order}: {}", answer.text());
             return;
@@ -138,6 +125,19 @@ async fn check_stock(nodes: &[Node], sku: &str, supplied: u64, sold: u64) {
         let reason = format!("the replica on {} has {stock}", node.name);
         read_until(&node.client(), &format!("{path}?consistency=local"), &reason, |local| *local == stock).await;
     }
+}
+
+/// The first answer that is neither an excuse nor a request for patience.
+pub async fn answered(client: &Client, path: &str) -> Response {
+    let answer = Mutex::default();
+    wait_until(&format!("{} has an answer to {path}", client.url()), PATIENCE, || async {
+        let got = client.get(path).await.ok().filter(|got| got.status < 500 && got.status != 429);
+        let done = got.is_some();
+        *answer.lock().expect("no panic while held") = got;
+        done
+    })
+    .await;
+    answer.into_inner().expect("no panic while held").expect("it was waited for")
 }
 
 /// Reads until `good`; fails with the last answer.

@@ -1,7 +1,12 @@
 //! Tests with real processes of the real binary, on loopback.
 
 mod audit;
+mod books;
+mod cards;
+mod chaos;
+mod chaos_load;
 mod cli;
+mod duplicates;
 mod frozen;
 mod garbage;
 mod harness;
@@ -9,4 +14,10 @@ mod kills;
 mod quorum;
 mod readme;
 mod restart;
+mod routes;
+mod rush;
 mod shop;
+#[path = "../it/http/till.rs"]
+#[allow(dead_code, reason = "it can do more than these scenarios ask of it")]
+mod till;
+mod verify;

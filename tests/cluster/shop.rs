@@ -21,6 +21,14 @@ pub const SUPPLY: [(&str, u64); 4] = [("mug", 100_000), ("plate", 100_000), ("bo
 const RARE: usize = SUPPLY.len() - 1;
 /// Longest wait for an answer before another node is asked. A frozen node never answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an order may take to settle before it is asked about again, in seconds.
+const SETTLE_WAIT: &str = "wait=10";
+/// Longest wait for the answer of a node that waits for an order to settle.
+const SETTLED_TIMEOUT: Duration = Duration::from_secs(20);
+/// Within which an order settles, however often its owners die.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
+/// What an order is while it goes on by itself.
+const UNSETTLED: [&str; 5] = ["pending", "backordered", "reserved", "authorized", "compensating"];
 /// Between two tries at an order that was not answered.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Between two orders of one customer: bounds the load, and what has to be checked afterwards.
@@ -86,41 +94,77 @@ pub struct Customer {
 
 impl Customer {
     pub fn new(nodes: &[Node], first: usize) -> Self {
-        let clients = nodes.iter().map(|node| node.client().with_timeout(ANSWER_TIMEOUT)).collect();
+        Self::who_waits(nodes, first, ANSWER_TIMEOUT)
+    }
+
+    /// Someone who hangs on until what was asked for has settled ([`Self::carry_through`]).
+    pub fn patient(nodes: &[Node], first: usize) -> Self {
+        Self::who_waits(nodes, first, SETTLED_TIMEOUT)
+    }
+
+    fn who_waits(nodes: &[Node], first: usize, timeout: Duration) -> Self {
+        let clients = nodes.iter().map(|node| node.client().with_timeout(timeout)).collect();
         Self { clients, next: first }
     }
 
     /// Orders, asking one node after the other with the same key until one answers.
     pub async fn place(&mut self, key: &str, request: Value) -> Placed {
-        let answer = self.insist(key, &request).await.json();
+        let answer = self.order(key, &request).await.json();
         Placed { key: key.to_owned(), request, answer }
     }
 
-    async fn insist(&mut self, key: &str, request: &Value) -> Response {
+    /// Changes an order and waits for where that leads, at one node after the other, always under
+    /// the same key. A client's mistake is an answer, too.
+    pub async fn carry_through(&mut self, path: &str, key: &str, request: &Value) -> Response {
+        let began = Instant::now();
+        loop {
+            // A repetition waits like the first try: nothing has to be asked in between.
+            let answer = self.insist(path, request, &[("idempotency-key", key), ("prefer", SETTLE_WAIT)]).await;
+            if !answer.is_success() || has_settled(&answer.json()) {
+                return answer;
+            }
+            let waited = began.elapsed();
+            assert!(waited < SETTLED_WITHIN, "{key} has not settled within {waited:?}: {}", answer.text());
+        }
+    }
+
+    async fn order(&mut self, key: &str, request: &Value) -> Response {
+        let answer = self.insist("/v1/orders", request, &[("idempotency-key", key)]).await;
+        assert_eq!(answer.status, 201, "order {key} was answered {}", answer.text());
+        answer
+    }
+
+    /// The first answer that says what came of it.
+    async fn insist(&mut self, path: &str, request: &Value, headers: &[(&str, &str)]) -> Response {
         let (started, mut said) = (Instant::now(), String::from("nothing"));
         while started.elapsed() < PATIENCE {
             let client = &self.clients[self.next % self.clients.len()];
             self.next += 1;
-            match client.post("/v1/orders", request, &[("idempotency-key", key)]).await {
-                Ok(answer) if answer.status == 201 => return answer,
+            match client.post(path, request, headers).await {
                 Ok(answer) if answer.status == 429 || answer.status >= 500 => {
                     assert_is_problem(&answer);
                     said = format!("{} said {}", client.url(), answer.text());
                 }
-                Ok(answer) => panic!("order {key} was answered {}: {}", answer.status, answer.text()),
+                Ok(answer) => return answer,
                 Err(error) => said = error.to_string(),
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
-        panic!("order {key} was not accepted within {PATIENCE:?}; at last {said}");
+        panic!("POST {path} {headers:?} was not answered within {PATIENCE:?}; at last {said}");
     }
 
     /// Sends an acknowledged order again: it must be answered as it was at first.
     pub async fn repeat(&mut self, placed: &Placed) {
-        let again = self.insist(&placed.key, &placed.request).await;
+        let again = self.order(&placed.key, &placed.request).await;
         assert_eq!(again.json(), placed.answer, "another answer to the same key {}", placed.key);
         assert_eq!(again.header("idempotent-replayed"), Some("true"), "{}", placed.key);
     }
+}
+
+/// Nothing happens to the order any more by itself.
+fn has_settled(order: &Value) -> bool {
+    let status = order["status"].as_str().unwrap_or_else(|| panic!("the status of {order}"));
+    !UNSETTLED.contains(&status) && order["payment_status"] != "refunding"
 }
 
 pub fn assert_is_problem(answer: &Response) {

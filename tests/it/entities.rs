@@ -176,6 +176,17 @@ async fn the_same_key_gives_the_first_answer_again_and_another_request_is_refuse
     assert_eq!((again.replayed, again.reply, again.version), (true, 5, 1), "as it was, and not as it is now");
     let reused = once.ask_with(Command::Add(6), with(2)).await;
     assert_eq!(reused, Err(AskError::IdempotencyKeyReused));
+    let no = |i: usize| {
+        let counter = cluster.on_node(i).entity::<Counter>("once");
+        let idempotency = Some(Idempotency { key: "no".into(), fingerprint: [1; 16] });
+        async move { counter.ask_with(Command::Refuse, AskOptions { idempotency, ..AskOptions::default() }).await }
+    };
+    assert_eq!(no(0).await, Err(AskError::Rejected("no".into())));
+    for i in 0..3 {
+        let again = no(i).await;
+        assert_eq!(again, Err(AskError::RejectedBefore("no".into())));
+        assert_eq!(again.unwrap_err().rejection().map(String::as_str), Some("no"));
+    }
     cluster.shutdown().await;
 }
 

@@ -2,18 +2,25 @@
 
 mod backorders;
 mod bad_input;
+mod every_post;
+mod evidence;
+mod faults;
 mod gateway;
 mod idempotency;
 mod inventory;
+mod lists;
 mod operations;
 mod orders;
 mod parcels;
 mod payments;
+mod receiver;
 mod reservations;
+mod routes_table;
 mod session;
 mod streams;
 mod tasks;
 mod till;
+mod webhooks;
 
 use axum::{
     Router,

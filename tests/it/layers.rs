@@ -66,12 +66,18 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // It carries what payments ask for, as a task of the runtime.
-    ("gateway", &["commerce", "cluster::TaskContext", "cluster::TaskError", "config::Secret"]),
-    ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry"]),
+    ("gateway", &["commerce", "cluster::TaskContext", "cluster::TaskError", "config::Secret", "outbound"]),
+    ("outbound", &[]),
+    // The runtime knows taps, and nothing of webhooks.
+    ("webhooks", &["entity", "commerce", "cluster", "Cluster", "outbound"]),
+    ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry", "webhooks"]),
+    // It knows a cluster as its clients do; nothing that runs in production knows it.
+    ("chaos", &["cli::http", "ingress::identity"]),
     // The command line may use anything, and nothing uses it.
     (
         "cli",
         &[
+            "chaos",
             "entity",
             "commerce",
             "catalog",
@@ -87,6 +93,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "gateway",
             "ingress",
             "telemetry",
+            "webhooks",
+            "chaos",
         ],
     ),
 ];
@@ -95,6 +103,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[
     // `Cluster::http_router` is how an app of one's own gets at the routes.
     ("src/cluster/handle.rs", "ingress::routes"),
+    // Damage is shown to be damage by the store that must find it.
+    ("src/chaos/faults/journal.rs", "storage"),
     // openraft's suite runs on the machine that the log is really for.
     ("src/replication/tests.rs", "shard::Registry"),
     ("src/replication/tests.rs", "shard::ShardMachine"),

@@ -1,5 +1,6 @@
 //! Tests of the whole in one process. Tests with real processes are in tests/cluster.
 
+mod audit;
 mod entities;
 mod examples;
 mod http;

@@ -8,6 +8,7 @@
 //! the cluster could be offered. The report always says at which load it was made.
 
 mod prepare;
+mod receipts;
 mod report;
 mod stats;
 mod wire;
@@ -15,6 +16,7 @@ mod worker;
 mod workload;
 
 use super::{Failure, args, output};
+use receipts::Receipts;
 use report::Report;
 use stats::{Live, Stats};
 use std::{path::Path, sync::Arc, time::Duration};
@@ -28,11 +30,13 @@ pub(super) async fn run(args: &args::Bench) -> Result<(), Failure> {
     if args.duration.is_zero() {
         return Err(Failure::usage("--duration 0s measures nothing; give at least 1s"));
     }
+    let receipts = args.receipts.as_deref().map(Receipts::create).transpose()?;
     let nodes = prepare::nodes(args).await?;
     output::note(&format!("preparing {} on {}", args.workload.name(), nodes.join(", ")));
     let run = prepare::run_id();
     let orders = prepare::data(args, &nodes, &run).await?;
-    let (stats, unanswered) = load(args, &nodes, &run, &orders).await;
+    let (stats, unanswered) = load(args, &nodes, &run, &orders, receipts.as_ref()).await;
+    receipts.map_or(Ok(()), Receipts::finish)?;
     let report = Report::new(args, nodes, stats, unanswered);
     write(args.json.as_deref(), &report)?;
     match report.main_error() {
@@ -46,7 +50,13 @@ pub(super) async fn run(args: &args::Bench) -> Result<(), Failure> {
 }
 
 /// Runs the workers; also tells how many requests were given up on at the end.
-async fn load(args: &args::Bench, nodes: &[String], run: &str, orders: &[String]) -> (Stats, usize) {
+async fn load(
+    args: &args::Bench,
+    nodes: &[String],
+    run: &str,
+    orders: &[String],
+    receipts: Option<&Receipts>,
+) -> (Stats, usize) {
     let begin = Instant::now() + args.warmup;
     let window = Window { begin, end: begin + args.duration };
     let live = Arc::new(Live::default());
@@ -57,8 +67,14 @@ async fn load(args: &args::Bench, nodes: &[String], run: &str, orders: &[String]
             args::Workload::Read => workload::Requests::reads(&envelope, orders, number),
             order => workload::Requests::orders(&envelope, order, run, number, args.skus),
         };
-        let worker =
-            Worker { authority: authority.clone(), workload: args.workload, requests, window, live: live.clone() };
+        let worker = Worker {
+            authority: authority.clone(),
+            workload: args.workload,
+            requests,
+            window,
+            live: live.clone(),
+            receipts: receipts.cloned(),
+        };
         workers.spawn(worker.run());
     }
     let progress = tokio::spawn(show_progress(live, window));

@@ -47,7 +47,11 @@ async fn pretend() -> (String, Arc<Seen>) {
                     return (StatusCode::TOO_MANY_REQUESTS, Json(json!({ "code": "overloaded" })));
                 }
                 (StatusCode::CREATED, Json(json!({ "id": format!("ord_{}", keys.len()), "status": "confirmed" })))
-            }),
+            })
+            .layer(axum::middleware::map_response(|mut answer: axum::response::Response| async move {
+                answer.headers_mut().insert("x-receipt", "3-2-1047-9c0b7e11".parse().expect("visible"));
+                answer
+            })),
         );
     tokio::spawn(async move { axum::serve(listener, router).await });
     (format!("http://{address}"), seen)
@@ -79,6 +83,22 @@ async fn checkout_counts_what_was_confirmed_and_errors_by_code() {
     assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "no idempotency key twice");
     assert_eq!(seen.stocked.lock().expect("lock").len(), 7);
     assert!(seen.ordered.lock().expect("lock").is_subset(&seen.stocked.lock().expect("lock")));
+}
+
+#[tokio::test]
+async fn receipts_of_what_was_acknowledged_are_kept_in_a_file() {
+    let (url, seen) = pretend().await;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("receipts.jsonl");
+    let (result, _) = bench(&url, &["--workload", "place", "--receipts", file.to_str().expect("a path")]).await;
+    assert_eq!(result, Ok(()));
+    let kept = std::fs::read_to_string(&file).expect("the file");
+    let lines: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines.iter().all(|line| line["receipt"] == "3-2-1047-9c0b7e11"), "{kept}");
+    let ids: BTreeSet<&str> = lines.iter().filter_map(|line| line["id"].as_str()).collect();
+    assert!(!ids.is_empty() && ids.len() <= seen.keys.lock().expect("lock").len());
+    let (result, _) = bench(&url, &["--receipts", "/nonexistent/r.jsonl"]).await;
+    assert!(matches!(&result, Err(Failure::Usage(text)) if text.contains("/nonexistent/r.jsonl")), "{result:?}");
 }
 
 #[tokio::test]

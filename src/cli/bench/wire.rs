@@ -25,6 +25,8 @@ pub(super) struct Answer<'a> {
     pub body: &'a [u8],
     /// The server closes the connection after this answer.
     pub last: bool,
+    /// Of an acknowledged write.
+    pub receipt: Option<String>,
 }
 
 impl Connection {
@@ -53,7 +55,7 @@ impl Connection {
         if self.buffer.len() > end {
             return Err(malformed("there is more of it than its content-length says"));
         }
-        Ok(Answer { status: head.status, body: &self.buffer[head.len..], last: head.close })
+        Ok(Answer { status: head.status, body: &self.buffer[head.len..], last: head.close, receipt: head.receipt })
     }
 
     async fn more(&mut self) -> io::Result<()> {
@@ -71,6 +73,7 @@ struct Head {
     status: u16,
     content_length: usize,
     close: bool,
+    receipt: Option<String>,
     /// Bytes up to the body.
     len: usize,
 }
@@ -81,7 +84,7 @@ impl Head {
         let Some(len) = find(bytes, b"\r\n\r\n").map(|at| at + 4) else { return Ok(None) };
         let mut lines = bytes[..len].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
         let status = lines.next().and_then(status_of).ok_or_else(|| malformed("no HTTP/1.1 status line"))?;
-        let mut head = Self { status, content_length: 0, close: false, len };
+        let mut head = Self { status, content_length: 0, close: false, receipt: None, len };
         for line in lines {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
             let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
@@ -91,6 +94,8 @@ impl Head {
                     length.filter(|n| *n <= BODY_BYTES_MAX).ok_or_else(|| malformed("an unusable content-length"))?;
             } else if name.eq_ignore_ascii_case(b"connection") {
                 head.close = value.eq_ignore_ascii_case(b"close");
+            } else if name.eq_ignore_ascii_case(b"x-receipt") {
+                head.receipt = std::str::from_utf8(value).ok().map(str::to_owned);
             } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
                 return Err(malformed("a transfer-encoding, which this client does not read"));
             }
@@ -151,10 +156,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_in_pieces_is_put_together() {
-        let parts: &[&[u8]] = &[b"HTTP/1.1 201 Cre", b"ated\r\nContent-Length: 5\r", b"\nx: y\r\n\r\nhe", b"llo"];
+        let parts: &[&[u8]] =
+            &[b"HTTP/1.1 201 Cre", b"ated\r\nContent-Length: 5\r", b"\nX-Receipt: 1-2-3-4\r\n\r\nhe", b"llo"];
         let mut connection = answering(parts).await;
         let answer = connection.exchange(b"x").await.expect("an answer");
         assert_eq!((answer.status, answer.body, answer.last), (201, &b"hello"[..], false));
+        assert_eq!(answer.receipt.as_deref(), Some("1-2-3-4"));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::{
     super::args::Workload,
+    receipts::Receipts,
     stats::{Live, Stats},
     wire::{Answer, Connection, find, string_field},
     workload::Requests,
@@ -27,6 +28,7 @@ pub(super) struct Worker {
     pub requests: Requests,
     pub window: Window,
     pub live: Arc<Live>,
+    pub receipts: Option<Receipts>,
 }
 
 impl Worker {
@@ -63,6 +65,9 @@ impl Worker {
             Ok(Ok(answer)) => answer,
         };
         let outcome = judge(self.workload, &answer);
+        if let (Some(receipts), Some(receipt)) = (&self.receipts, &answer.receipt) {
+            receipts.keep(receipt, string_field(answer.body, "id").unwrap_or_default());
+        }
         if !answer.last {
             *connection = Some(open);
         }
@@ -88,7 +93,7 @@ mod tests {
 
     #[test]
     fn only_a_confirmed_order_is_a_checkout() {
-        let answer = |status, body| Answer { status, body, last: false };
+        let answer = |status, body| Answer { status, body, last: false, receipt: None };
         let confirmed = br#"{"id":"ord_1","status":"confirmed"}"#;
         assert_eq!(judge(Workload::Checkout, &answer(201, confirmed)), Ok(()));
         let pending = br#"{"id":"ord_1","status":"pending"}"#;

@@ -22,6 +22,7 @@
 
 mod backorder;
 mod fulfill;
+pub mod lists;
 mod messages;
 mod parcel_requests;
 mod request;
@@ -34,13 +35,16 @@ mod view;
 
 pub use messages::{Command, Ending, Event, Fact, Reason, RefundOutcome, Refusal, Rejection, Reply, Reversal};
 pub use parcel_requests::{FulfillOrder, ParcelItem, ReturnOrder};
-pub use request::{CancelOrder, Item, LINES_MAX, NewOrder, PlaceItem, PlaceOrder, QUANTITY_MAX, RESERVATION_TTL_MS};
+pub use request::{
+    CUSTOMER_ID_CHARS_MAX, CancelOrder, Item, LINES_MAX, NewOrder, PlaceItem, PlaceOrder, QUANTITY_MAX,
+    RESERVATION_TTL_MS,
+};
 pub use shipping::{FULFILLMENTS_MAX, Fulfillment, Line, RETURNS_MAX, Refund, Return, Shipping};
 pub use state::{Details, PaymentTrack, Reservation, ReservationStatus, State, StockTrack};
 pub use status::{Action, Status};
 pub use view::{FulfillmentStatus, FulfillmentView, OrderView, ReservationView, ReturnView};
 
-use crate::entity::{Context, Decision, Entity};
+use crate::entity::{Context, Decision, Entity, Row};
 
 /// The longest order id, in bytes; bounds what a stock remembers per reservation.
 pub const ID_BYTES_MAX: usize = 64;
@@ -51,6 +55,7 @@ pub struct Order;
 impl Entity for Order {
     const TYPE: &'static str = "order";
     const STATE_VERSION: u16 = 3;
+    const LISTS_VERSION: u16 = 1;
 
     type State = State;
     type Command = Command;
@@ -64,6 +69,14 @@ impl Entity for Order {
 
     fn evolve(state: &mut State, event: &Event) {
         state.apply(event);
+    }
+
+    fn rows(state: &State) -> Vec<Row> {
+        state.rows()
+    }
+
+    fn check(state: &State) -> Result<(), String> {
+        state.check()
     }
 }
 

@@ -14,7 +14,8 @@ pub const LINES_MAX: usize = 100;
 /// The most units on one line.
 pub const QUANTITY_MAX: i64 = 1_000_000;
 const CANCEL_REASON_CHARS_MAX: usize = 500;
-const CUSTOMER_ID_CHARS_MAX: usize = 128;
+/// The longest customer id, in characters.
+pub const CUSTOMER_ID_CHARS_MAX: usize = 128;
 /// How long stock is held for an order that is not paid, in milliseconds.
 pub const RESERVATION_TTL_MS: u64 = 15 * 60 * 1000;
 

@@ -121,6 +121,28 @@ pub(super) fn price(details: &Details, sku: &str, before: u32, quantity: u32) ->
 }
 
 impl State {
+    /// CONSERVATION: units that came back ≤ sent ≤ ordered, for each SKU; money given back ≤ the total,
+    /// which is what its lines cost.
+    pub fn check(&self) -> Result<(), String> {
+        let Some(details) = &self.details else { return Ok(()) };
+        for (leg, Reservation { sku, quantity, .. }) in self.reservations.iter().enumerate() {
+            let (sent, back) = (self.shipping.fulfilled(leg), self.shipping.returned(leg));
+            if back > sent || sent > *quantity {
+                return Err(format!("of {sku}, {quantity} were ordered, {sent} sent, and {back} came back"));
+            }
+        }
+        let total = details.total.amount();
+        let lines: i64 = details.items.iter().map(|item| item.unit_price * i64::from(item.quantity)).sum();
+        if lines != total {
+            return Err(format!("the total is {total}, its lines add up to {lines}"));
+        }
+        let refunds = self.shipping.refunds();
+        if !(0..=total).contains(&refunds) {
+            return Err(format!("the total is {total}, its returns give back {refunds}"));
+        }
+        Ok(())
+    }
+
     /// By leg: how many units are left to send.
     pub(super) fn left_to_fulfill(&self) -> Vec<u32> {
         let left =

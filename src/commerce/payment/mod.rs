@@ -34,7 +34,7 @@ mod view;
 
 pub use messages::{Ask, Authorize, Command, Event, Fact, NewPayment, Rejection, Reply};
 pub use refund::{Refund, RefundStatus};
-pub use request::{Amount, CreatePayment, METADATA_BYTES_MAX, PartOfPayment, VoidPayment};
+pub use request::{Amount, CreatePayment, PartOfPayment, VoidPayment};
 pub use state::{InFlight, State};
 pub use status::{Action, Status};
 pub use view::{PaymentView, RefundView};
@@ -106,6 +106,10 @@ impl Entity for Payment {
 
     fn evolve(state: &mut State, event: &Event) {
         state.apply(event);
+    }
+
+    fn check(state: &State) -> Result<(), String> {
+        state.check()
     }
 
     fn task_finished(outcome: TaskOutcome) -> Option<Command> {

@@ -9,10 +9,6 @@ use crate::commerce::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What the metadata of one payment may take, keys and values together: the command, its event
-/// and the answer that is kept under its key share one log entry.
-pub const METADATA_BYTES_MAX: usize = 16 << 10;
-
 /// Body of `POST /v1/payments`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,10 +50,6 @@ impl CreatePayment {
         let amount = self.amount.check(&mut checks);
         checks.text("payment_method", &self.payment_method, PAYMENT_METHOD_CHARS_MAX);
         checks.metadata(&self.metadata);
-        let bytes: usize = self.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if bytes > METADATA_BYTES_MAX {
-            checks.wrong("metadata", format!("must have at most {METADATA_BYTES_MAX} bytes in all, has {bytes}"));
-        }
         let Some(amount) = amount else { return checks.finish(()).and(Err(Vec::new())) };
         checks.finish(Ask::Create(Box::new(NewPayment {
             amount,

@@ -131,6 +131,23 @@ impl State {
         }
     }
 
+    /// CONSERVATION: refunds, pending ones included ≤ captured ≤ authorized.
+    pub fn check(&self) -> Result<(), String> {
+        let authorized = self.amount.map_or(0, |amount| amount.amount());
+        let (captured, refunded, pending) = (self.captured, self.refunded, self.refunds_pending());
+        let made = |refund: &&Refund| refund.status == super::RefundStatus::Succeeded;
+        let listed: i64 = self.refunds.iter().filter(made).map(|refund| refund.amount).sum();
+        if !(0..=authorized).contains(&captured) {
+            Err(format!("captured is {captured}, authorized {authorized}"))
+        } else if refunded < 0 || refunded.saturating_add(pending) > captured {
+            Err(format!("refunded is {refunded} and {pending} are pending, captured {captured}"))
+        } else if listed > refunded {
+            Err(format!("refunded is {refunded}, the refunds that were made add up to {listed}"))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Whether anything ever happened to it.
     pub fn exists(&self) -> bool {
         self.amount.is_some() || self.order_id.is_some()

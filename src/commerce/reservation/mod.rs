@@ -58,6 +58,10 @@ impl Entity for Reservation {
     fn evolve(state: &mut State, event: &Event) {
         state.apply(event);
     }
+
+    fn check(state: &State) -> Result<(), String> {
+        state.check()
+    }
 }
 
 struct Keeper<'a> {

@@ -141,6 +141,22 @@ impl State {
         }
     }
 
+    /// CONSERVATION: what was granted is held, taken as a whole, or given back as a whole, and never
+    /// two of these.
+    pub fn check(&self) -> Result<(), String> {
+        use StockTrack::{Clear, Committed, Committing, Held, Reserving, Undoing};
+        let fits = match self.status {
+            Status::Pending => self.stock == Reserving,
+            Status::Held => self.stock == Held && self.until_ms.is_some(),
+            Status::Committed => matches!(self.stock, Committing | Committed),
+            Status::Released | Status::Expired | Status::Rejected => matches!(self.stock, Undoing | Clear),
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(format!("it is {}, and its stock {:?}", self.status, self.stock)),
+        }
+    }
+
     /// The chain over every SKU, from its first.
     pub(super) fn route(&self, id: &str) -> Option<(String, Route)> {
         let first = self.items.first()?.sku.clone();

@@ -48,8 +48,11 @@ pub use requests::{AdjustStock, PutStock, SKU_BYTES_MAX, StockView};
 pub use restock::RETURNS_REMEMBERED;
 pub use state::{Levels, State};
 
-use crate::entity::{Context, Decision, Entity, codec};
+use crate::entity::{Context, Decision, Entity, Row, codec};
+use std::borrow::Cow;
 
+/// The list of every SKU that was ever put.
+pub const LIST: &str = "all";
 /// The most that may be on hand of one SKU.
 pub const ON_HAND_MAX: u64 = 1_000_000_000_000;
 /// The most reservations that may be open on one SKU; past it, reserving is refused. Together with
@@ -73,6 +76,7 @@ impl Entity for Stock {
     const EVENT_VERSION: u16 = 2;
     const COMMAND_VERSION: u16 = 2;
     const STATE_VERSION: u16 = 3;
+    const LISTS_VERSION: u16 = 1;
 
     type State = State;
     type Command = Command;
@@ -95,6 +99,20 @@ impl Entity for Stock {
 
     fn evolve(state: &mut State, event: &Event) {
         state.apply(event);
+    }
+
+    /// By SKU: that is the id.
+    fn rows(state: &State) -> Vec<Row> {
+        if state.levels.listed { vec![Row::new(LIST, "", 0)] } else { Vec::new() }
+    }
+
+    /// Who holds it and who waits for it stays where it is: that may be most of a megabyte.
+    fn listed(state: &State) -> Cow<'_, State> {
+        Cow::Owned(State { levels: state.levels, ..State::default() })
+    }
+
+    fn check(state: &State) -> Result<(), String> {
+        state.check()
     }
 
     fn upcast_event(version: u16, bytes: &[u8]) -> Result<Event, codec::Error> {

@@ -180,11 +180,25 @@ impl State {
 
     /// CONSERVATION, as this SKU can check it alone.
     pub fn is_conserved(&self) -> bool {
-        let balance = self.levels.supplied + self.levels.returned as i64 - self.levels.committed as i64;
-        self.open.units() == self.levels.reserved
-            && self.waiting.units() == self.levels.backordered
-            && self.levels.reserved <= self.levels.on_hand
-            && i64::try_from(self.levels.on_hand) == Ok(balance)
+        self.check().is_ok()
+    }
+
+    /// CONSERVATION, and what of it does not hold.
+    pub fn check(&self) -> Result<(), String> {
+        let Levels { on_hand, reserved, committed, supplied, backordered, returned, .. } = self.levels;
+        let balance = i128::from(supplied) + i128::from(returned) - i128::from(committed);
+        let (held, waiting) = (self.open.units(), self.waiting.units());
+        if held != reserved {
+            Err(format!("reserved is {reserved}, the open reservations hold {held}"))
+        } else if waiting != backordered {
+            Err(format!("backordered is {backordered}, those who wait want {waiting}"))
+        } else if reserved > on_hand {
+            Err(format!("reserved is {reserved}, on hand are {on_hand}"))
+        } else if i128::from(on_hand) != balance {
+            Err(format!("on hand are {on_hand}, supplied {supplied} + returned {returned} − committed {committed}"))
+        } else {
+            Ok(())
+        }
     }
 
     fn release(&mut self, owner: &Owner) {

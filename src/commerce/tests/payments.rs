@@ -310,7 +310,7 @@ fn the_number_of_refunds_is_bounded_and_the_state_stays_small() {
     assert_eq!(refund(&mut world, 1), Err(Rejection::TooManyRefunds { max: REFUNDS_MAX }));
     let bytes = codec::encode("state", state(&world)).expect("encodes").len();
     // It is kept as an answer beside an event and a task, in one item of 90 KiB.
-    assert!(bytes + payment::METADATA_BYTES_MAX < 60 << 10, "{bytes}");
+    assert!(bytes + crate::commerce::fields::METADATA_BYTES_MAX < 60 << 10, "{bytes}");
 }
 
 #[test]
@@ -414,5 +414,5 @@ fn commands_stay_small_enough_for_one_entry() {
     ask(&mut world, body.validate(VALID_MS).expect("valid")).expect("a new id");
     let bytes = codec::encode("state", state(&world)).expect("encodes").len();
     // An event, a task and an answer go into one item of 90 KiB.
-    assert!(3 * (bytes + payment::METADATA_BYTES_MAX) < 90 << 10, "{bytes}");
+    assert!(3 * (bytes + crate::commerce::fields::METADATA_BYTES_MAX) < 90 << 10, "{bytes}");
 }

@@ -97,6 +97,7 @@ impl World {
             let before = kept.state.clone();
             E::evolve(&mut kept.state, &event);
             E::check_event(&before, &kept.state);
+            assert_eq!(E::check(&kept.state), Ok(()), "{id} obeys its own laws");
             kept.facts.push(event);
         }
         effects.into_iter().for_each(|effect| self.send(E::TYPE, id, effect));

@@ -2,27 +2,27 @@
 //! with every change.
 //!
 //! ```text
-//! request ─▶ call (path and form) ─▶ connections (dial, reuse, time limits) ─▶ answer (what it means)
+//! request ─▶ call (path and form) ─▶ outbound (dial, reuse, time limits) ─▶ answer (what it means)
 //! ```
 //!
-//! It never follows redirects, uses no proxy, speaks no TLS, and sends each request once: trying
-//! again is the runtime's business, which does it under the same key.
+//! It sends each request once ([`crate::outbound`]): trying again is the runtime's business, which
+//! does it under the same key.
 
 mod answer;
 mod call;
-mod connections;
 
 use super::{Error, Invalid, Options, PaymentGateway};
 use crate::{
     commerce::gateway::{GatewayRequest, GatewayResponse},
     config::Secret,
+    outbound::{BadUrl, Connections, HttpUrl, Outgoing},
 };
 use call::Call;
-use connections::Connections;
 use hyper::{Method, Request, header};
 use std::time::Duration;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const ONLY: &str = "only host, port and path may stand in it";
 
 /// The client for one gateway. Requests run side by side.
 pub struct HttpGateway {
@@ -52,7 +52,7 @@ impl HttpGateway {
         Ok(Self { base, bearer, connections, request_timeout: options.request_timeout })
     }
 
-    fn request(&self, key: &str, call: Call) -> Result<connections::Outgoing, Error> {
+    fn request(&self, key: &str, call: Call) -> Result<Outgoing, Error> {
         let uri = format!("{}{}", self.base.prefix, call.path);
         let mut request = Request::builder()
             .method(call.method.clone())
@@ -74,7 +74,8 @@ impl PaymentGateway for HttpGateway {
         let limit = self.request_timeout;
         let exchange = tokio::time::timeout(limit, self.connections.exchange(outgoing)).await;
         let late = |_| Error::Unanswered(format!("the gateway did not answer within {limit:?}"));
-        let (status, body) = exchange.map_err(late)??;
+        let lost = |error| Error::Unanswered(format!("the gateway: {error}"));
+        let (status, body) = exchange.map_err(late)?.map_err(lost)?;
         let answer = answer::classify(request, status, &body);
         if let Err(Error::Fatal(why)) = &answer {
             // An operator has to look at it: the payment waits until then.
@@ -97,21 +98,16 @@ pub(super) struct BaseUrl {
 impl BaseUrl {
     /// Why it is none, otherwise.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let uri: hyper::Uri = url.parse().map_err(|_| "not a URL".to_owned())?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err("this build has no TLS client".into()),
-            _ => return Err("not an http:// URL".into()),
+        let address = HttpUrl::parse(url).map_err(|bad| match bad {
+            BadUrl::Credentials => "credentials go into `gateway.api_key`".to_owned(),
+            BadUrl::Fragment => ONLY.to_owned(),
+            other => other.to_string(),
+        })?;
+        let HttpUrl { authority, path_and_query } = address;
+        match path_and_query.contains('?') {
+            true => Err(ONLY.to_owned()),
+            false => Ok(Self { authority, prefix: path_and_query.trim_end_matches('/').to_owned() }),
         }
-        let authority = uri.authority().ok_or("names no host")?;
-        if authority.as_str().contains('@') {
-            return Err("credentials go into `gateway.api_key`".into());
-        }
-        if authority.host().is_empty() || uri.query().is_some() || url.contains('#') {
-            return Err("only host, port and path may stand in it".into());
-        }
-        let authority = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-        Ok(Self { authority, prefix: uri.path().trim_end_matches('/').to_owned() })
     }
 }
 

@@ -2,17 +2,25 @@
 //!
 //! Both work offline: the page's scripts are part of this binary. The schemas in `schemas` are
 //! written beside the types they describe, because the entities know nothing of HTTP; tests hold
-//! the two together.
+//! the two together. What routes have in common is added by `complete`.
 
+mod complete;
+mod evidence;
+mod exact;
 mod operations;
 mod schemas;
+mod webhooks;
 
+pub use evidence::*;
 pub use operations::*;
 pub use schemas::*;
 #[cfg(test)]
-pub use tests::describes;
+pub use tests::{describes, example};
+pub use webhooks::*;
 
-use super::{Api, admin, extract::Params, fallback, ops, problem::Problem, shop, tasks};
+use super::{
+    Api, admin, evidence as evidence_routes, extract::Params, fallback, faults, ops, problem::Problem, shop, tasks,
+};
 use axum::{
     Router,
     extract::Path,
@@ -36,38 +44,47 @@ use utoipa::OpenApi;
         (name = "payments", description = "One charge each: an order's, or one of its own"),
         (name = "inventory", description = "What there is of each SKU"),
         (name = "reservations", description = "Units held for a time, without an order"),
+        (name = "webhooks", description = "Who outside is told what happens"),
         (name = "operations", description = "Probes and metrics"),
         (name = "administration", description = "What a node knows about its cluster"),
         (name = "documentation", description = "This description, and problem codes"),
     ),
     paths(
         shop::orders::place, shop::orders::read, shop::orders::cancel, shop::orders::events,
+        shop::lists::orders, shop::lists::inventory,
         shop::parcels::fulfill, shop::parcels::take_back,
         shop::payments::create, shop::payments::read, shop::payments::capture, shop::payments::void,
         shop::payments::refund,
         shop::inventory::put, shop::inventory::read, shop::inventory::adjust, shop::inventory::adjustments,
         shop::reservations::make, shop::reservations::read, shop::reservations::commit,
         shop::reservations::release, shop::reservations::extend,
-        ops::livez, ops::readyz, ops::startupz, ops::metrics_text,
+        shop::webhooks::create, shop::webhooks::list, shop::webhooks::read, shop::webhooks::update,
+        shop::webhooks::delete, shop::webhooks::rotate_secret,
+        ops::livez, ops::healthz, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
-        fallback::explain, openapi_json,
+        evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,
+        faults::list, faults::inject, faults::end,
+        fallback::explain, openapi_json, docs, docs_page, docs_file,
     ),
-    components(responses(ProblemResponse), schemas(FieldError)),
+    components(schemas(ProblemResponse, FieldError)),
 )]
 struct Description;
 
 pub fn routes() -> Router<Api> {
     Router::new()
         .route("/openapi.json", get(openapi_json))
-        .route("/docs", get(|| async { Redirect::permanent("docs/") }))
-        .route("/docs/", get(|| page(Path(String::new()))))
-        .route("/docs/{*file}", get(page))
+        .route("/docs", get(docs))
+        .route("/docs/", get(docs_page))
+        .route("/docs/{*file}", get(docs_file))
 }
 
 /// The description as JSON; made once.
 pub fn document() -> &'static str {
-    static DOCUMENT: LazyLock<String> = LazyLock::new(|| Description::openapi().to_json().unwrap_or_default());
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        let described = serde_json::to_value(Description::openapi()).unwrap_or_default();
+        complete::complete(described).to_string()
+    });
     &DOCUMENT
 }
 
@@ -81,17 +98,49 @@ pub async fn openapi_json(uri: Uri) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, "application/json")], document()).into_response())
 }
 
-/// A file of the interactive page.
-async fn page(Path(file): Path<String>) -> Result<Response, Problem> {
+/// Leads to the interactive page.
+#[utoipa::path(
+    get, path = "/docs", tag = "documentation",
+    responses((status = 308, description = "It is at `/docs/`", headers(("location" = String))))
+)]
+pub async fn docs(uri: Uri) -> Result<Redirect, Problem> {
+    Params::none(&uri)?;
+    // Relative, as the page itself: the router may be mounted anywhere.
+    Ok(Redirect::permanent("docs/"))
+}
+
+/// A page to try this API on.
+#[utoipa::path(
+    get, path = "/docs/", tag = "documentation",
+    responses((status = 200, description = "The page", body = String, content_type = "text/html"))
+)]
+pub async fn docs_page(uri: Uri) -> Result<Response, Problem> {
+    Params::none(&uri)?;
+    page("")
+}
+
+/// A script or style of that page.
+#[utoipa::path(
+    get, path = "/docs/{file}", tag = "documentation",
+    params(("file" = String, Path, example = "swagger-ui.css")),
+    responses((status = 200, description = "The file", content(
+        (String = "text/css"), (String = "text/javascript"), (String = "text/html"), (String = "image/png"),
+    )))
+)]
+pub async fn docs_file(Path(file): Path<String>) -> Result<Response, Problem> {
+    page(&file)
+}
+
+fn page(file: &str) -> Result<Response, Problem> {
     static CONFIG: LazyLock<Arc<utoipa_swagger_ui::Config<'static>>> = LazyLock::new(|| {
         // Relative, so that it works wherever the router is mounted; and no validator, which is a
         // service on the internet.
         let config = utoipa_swagger_ui::Config::new(["../openapi.json"]);
         Arc::new(config.validator_url("none").try_it_out_enabled(true).display_request_duration(true))
     });
-    match utoipa_swagger_ui::serve(&file, CONFIG.clone()) {
+    match utoipa_swagger_ui::serve(file, CONFIG.clone()) {
         Ok(Some(found)) => Ok(([(header::CONTENT_TYPE, found.content_type)], found.bytes).into_response()),
-        _ => Err(Problem::not_found("file", &file)),
+        _ => Err(Problem::not_found("file", &file.chars().take(64).collect::<String>())),
     }
 }
 
@@ -181,7 +230,7 @@ mod tests {
         }
     }
 
-    fn example<T: serde::de::DeserializeOwned>(schema: &str) -> T {
+    pub fn example<T: serde::de::DeserializeOwned>(schema: &str) -> T {
         let example = described()["components"]["schemas"][schema]["example"].clone();
         serde_json::from_value(example).expect("an example that the route takes")
     }
@@ -246,7 +295,7 @@ mod tests {
         let refused = Some(Refused { sku: "mug".into(), refusal: Refusal::UnknownSku });
         let state = State { items, refused, until_ms: Some(1), ..Default::default() };
         let view = ReservationView::of("res_1", &state, 1).expect("there");
-        describes("ReserveItem", &view.items[0]);
+        describes("HeldItem", &view.items[0]);
         describes("OwnReservation", view);
         let described = described()["components"]["schemas"]["OwnReservation"]["properties"]["status"]["enum"].clone();
         assert_eq!(described, serde_json::json!(Status::ALL.map(Status::name)));
@@ -277,6 +326,17 @@ mod tests {
     }
 
     #[test]
+    fn every_status_that_orders_are_listed_by_is_described() {
+        let document = described();
+        let parameters = document["paths"]["/v1/orders"]["get"]["parameters"].as_array().expect("parameters").clone();
+        let status = parameters.iter().find(|parameter| parameter["name"] == "status").expect("described");
+        let described = serde_json::to_string(&status["schema"]).expect("JSON");
+        for known in crate::commerce::order::Status::ALL {
+            assert!(described.contains(&format!("\"{known}\"")), "{known}: {described}");
+        }
+    }
+
+    #[test]
     fn every_status_of_a_payment_is_described() {
         let described = described()["components"]["schemas"]["Payment"]["properties"]["status"]["enum"].clone();
         let known: Vec<_> = crate::commerce::payment::Status::ALL.iter().map(|status| status.name()).collect();
@@ -284,20 +344,42 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_described_with_their_media_type() {
-        let content = described()["components"]["responses"]["ProblemResponse"]["content"].clone();
-        assert!(content.get("application/problem+json").is_some(), "{content}");
+    fn every_problem_of_every_route_is_described_with_its_media_type() {
+        let document = described();
+        for (name, operation) in operations(&document) {
+            for (status, response) in operation["responses"].as_object().expect("responses") {
+                assert!(status.parse::<u16>().is_ok(), "{name}: {status} would describe anything");
+                let Some(reference) = response["$ref"].as_str() else { continue };
+                assert_eq!(reference, format!("#/components/responses/Problem{status}"), "{name}");
+                let content = &document.pointer(&reference[1..]).expect("there")["content"];
+                assert!(content.get("application/problem+json").is_some(), "{name}: {content}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_write_of_the_shop_describes_its_receipt() {
+        let document = described();
+        let mut writes = 0;
+        for (name, operation) in operations(&document).filter(|(name, _)| name.contains(" /v1/")) {
+            let responses = operation["responses"].as_object().expect("responses");
+            let good = responses.iter().find(|(status, _)| status.starts_with('2')).expect("a good answer").1;
+            let described = good["headers"].get("x-receipt").is_some();
+            assert_eq!(described, !name.starts_with("get "), "{name}");
+            writes += usize::from(described);
+        }
+        assert!(writes >= 13, "{writes}");
     }
 
     #[tokio::test]
     async fn the_page_and_its_scripts_come_from_this_binary() {
         for file in ["", "swagger-ui.css", "swagger-ui-bundle.js", "swagger-initializer.js"] {
-            assert!(page(Path(file.to_owned())).await.is_ok(), "{file}");
+            assert!(page(file).is_ok(), "{file}");
         }
-        let initializer = page(Path("swagger-initializer.js".into())).await.expect("there");
+        let initializer = page("swagger-initializer.js").expect("there");
         let body = axum::body::to_bytes(initializer.into_body(), 1 << 20).await.expect("in memory");
         let text = String::from_utf8_lossy(&body);
         assert!(text.contains("../openapi.json") && !text.contains("https://"), "{text}");
-        assert!(page(Path("no-such-file".into())).await.is_err());
+        assert!(page("no-such-file").is_err());
     }
 }

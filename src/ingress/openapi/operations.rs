@@ -94,3 +94,16 @@ pub struct ResolvedLetter {
     #[schema(example = "retried")]
     resolution: String,
 }
+
+/// A fault on purpose, in force on the node that was asked.
+#[derive(Serialize, ToSchema)]
+pub struct Fault {
+    id: u64,
+    #[schema(example = "slow-disk")]
+    fault: String,
+    duration_ms: u64,
+    /// Of `slow-disk`.
+    delay_ms: Option<u64>,
+    /// Of `clock-jump`.
+    offset_ms: Option<i64>,
+}

@@ -2,6 +2,7 @@
 //! are in `commerce` and `cluster`.
 #![allow(dead_code)]
 
+use super::exact::{Currency, delta, metadata};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -112,7 +113,25 @@ pub struct PageParams {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// The id of the last one seen.
+    #[param(min_length = 1)]
     starting_after: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OrderFilters {
+    /// Only the orders of this customer.
+    #[param(min_length = 1, max_length = 128, example = "cus_1")]
+    customer_id: Option<String>,
+    /// Only orders that are this now.
+    #[param(inline)]
+    status: Option<OrderStatus>,
+    /// Only orders that were placed at this time or later.
+    #[param(format = DateTime, example = "2026-11-23T00:00:00Z")]
+    created_after: Option<String>,
+    /// Only orders that were placed before this time.
+    #[param(format = DateTime, example = "2026-11-24T00:00:00Z")]
+    created_before: Option<String>,
 }
 
 #[derive(IntoParams)]
@@ -148,28 +167,29 @@ pub struct Money {
     "customer_id": "cus_1", "currency": "USD", "payment_method": "pm_card_ok",
     "items": [{"sku": "mug-blue", "quantity": 2, "unit_price": 1999}]
 }))]
+#[serde(deny_unknown_fields)]
 pub struct PlaceOrder {
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     customer_id: String,
     #[schema(min_items = 1, max_items = 100)]
     items: Vec<OrderItem>,
-    /// ISO 4217.
-    #[schema(example = "USD", pattern = "^[A-Z]{3}$")]
-    currency: String,
+    currency: Currency,
     /// The sandbox gateway knows `pm_card_ok`, `pm_card_declined`, `pm_card_timeout`,
     /// `pm_card_slow`, `pm_card_flaky`.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     payment_method: String,
     /// Wait for stock where there is none, as far as the SKU's `backorder_limit` allows.
-    #[schema(default = false)]
+    #[schema(default = false, nullable = false)]
     backorder: Option<bool>,
-    /// At most 20 members.
+    /// At most 20 members, and 16 KiB of keys and values.
+    #[schema(schema_with = metadata, required = false)]
     metadata: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct OrderItem {
-    #[schema(min_length = 1, max_length = 64, example = "mug-blue")]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-.0-~]+$", example = "mug-blue")]
     sku: String,
     #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: u32,
@@ -179,36 +199,48 @@ pub struct OrderItem {
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CancelOrder {
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     reason: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct FulfillOrder {
     /// What was sent; absent: everything that is left.
     #[schema(min_items = 1, max_items = 100)]
-    items: Option<Vec<ParcelItem>>,
+    items: Option<Vec<ParcelLine>>,
     /// The carrier's name for the parcel.
-    #[schema(min_length = 1, max_length = 64)]
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     tracking: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ReturnOrder {
     /// What came back; absent: everything that was sent and has not.
     #[schema(min_items = 1, max_items = 100)]
-    items: Option<Vec<ParcelItem>>,
-    #[schema(min_length = 1, max_length = 500)]
+    items: Option<Vec<ParcelLine>>,
+    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     reason: Option<String>,
 }
 
 /// So many units of one SKU of the order.
 #[derive(Serialize, ToSchema)]
-pub struct ParcelItem {
-    #[schema(min_length = 1, max_length = 64, example = "mug-blue")]
+#[serde(deny_unknown_fields)]
+pub struct ParcelLine {
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-.0-~]+$", example = "mug-blue")]
     sku: String,
-    /// A request takes at most 1,000,000.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    quantity: u32,
+}
+
+/// So many units of one SKU of the order, those of several lines together.
+#[derive(Serialize, ToSchema)]
+pub struct ParcelItem {
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-.0-~]+$", example = "mug-blue")]
+    sku: String,
     #[schema(minimum = 1)]
     quantity: u32,
 }
@@ -333,20 +365,23 @@ pub struct Reason {
 
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"on_hand": 100}))]
+#[serde(deny_unknown_fields)]
 pub struct PutStock {
     #[schema(minimum = 0, maximum = 1_000_000_000_000_u64)]
     on_hand: u64,
     /// How far below zero `available` may go.
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_u64)]
     backorder_limit: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"delta": -2, "reason": "broken"}))]
+#[serde(deny_unknown_fields)]
 pub struct AdjustStock {
     /// Not 0.
+    #[schema(schema_with = delta)]
     delta: i64,
-    #[schema(min_length = 1, max_length = 500)]
+    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     reason: String,
 }
 
@@ -376,28 +411,32 @@ pub struct Stock {
 #[schema(example = json!({
     "amount": {"amount": 1999, "currency": "USD"}, "payment_method": "pm_card_ok", "capture": false
 }))]
+#[serde(deny_unknown_fields)]
 pub struct CreatePayment {
     amount: PositiveMoney,
     /// What the gateway knows the card by. The sandbox gateway knows `pm_card_ok`,
     /// `pm_card_declined`, `pm_card_timeout`, `pm_card_slow`, `pm_card_flaky`.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     payment_method: String,
     /// Capture all of it as soon as it is authorized.
-    #[schema(default = false)]
+    #[schema(default = false, nullable = false)]
     capture: Option<bool>,
     /// At most 20 members, and 16 KiB of keys and values.
+    #[schema(schema_with = metadata, required = false)]
     metadata: Option<BTreeMap<String, String>>,
 }
 
 /// A part of a payment, in its currency; without an amount, all that there is.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"amount": {"amount": 500, "currency": "USD"}}))]
+#[serde(deny_unknown_fields)]
 pub struct PartOfPayment {
     amount: Option<PositiveMoney>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"items": [{"sku": "mug-blue", "quantity": 2}], "ttl": "15m"}))]
+#[serde(deny_unknown_fields)]
 pub struct MakeReservation {
     /// The same SKU on two lines is merged.
     #[schema(min_items = 1, max_items = 100)]
@@ -408,15 +447,26 @@ pub struct MakeReservation {
 }
 
 #[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ReserveItem {
-    #[schema(min_length = 1, max_length = 64, example = "mug-blue")]
+    #[schema(min_length = 1, max_length = 64, pattern = "^[!-.0-~]+$", example = "mug-blue")]
     sku: String,
     #[schema(minimum = 1, maximum = 1_000_000)]
     quantity: u32,
 }
 
+/// The units of one SKU, those of several lines together.
+#[derive(Serialize, ToSchema)]
+pub struct HeldItem {
+    #[schema(example = "mug-blue")]
+    sku: String,
+    #[schema(minimum = 1)]
+    quantity: u32,
+}
+
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"ttl": "15m"}))]
+#[serde(deny_unknown_fields)]
 pub struct ExtendReservation {
     /// From now: a whole number and `ms`, `s`, `m`, `h` or `d`, from `1s` to `24h`.
     #[schema(example = "15m", pattern = "^[0-9]+(ms|s|m|h|d)$")]
@@ -426,16 +476,17 @@ pub struct ExtendReservation {
 /// No members.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({}))]
+#[serde(deny_unknown_fields)]
 pub struct VoidPayment {}
 
 /// Integer minor units of an ISO 4217 currency, at least one.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"amount": 1999, "currency": "USD"}))]
+#[serde(deny_unknown_fields)]
 pub struct PositiveMoney {
     #[schema(minimum = 1, maximum = 999_999_999_999_999_u64)]
     amount: u64,
-    #[schema(example = "USD", pattern = "^[A-Z]{3}$")]
-    currency: String,
+    currency: Currency,
 }
 
 #[derive(IntoParams)]
@@ -466,6 +517,7 @@ pub struct PaymentHeaders {
 /// No members.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({}))]
+#[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
 /// Units held for a time, without an order.
@@ -476,7 +528,7 @@ pub struct OwnReservation {
     #[schema(inline)]
     status: OwnReservationStatus,
     /// One per SKU, sorted by SKU.
-    items: Vec<ReserveItem>,
+    items: Vec<HeldItem>,
     /// Absent until it is held.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
@@ -574,6 +626,18 @@ pub struct Event {
     data: Value,
 }
 
+/// One entry of a history as a server-sent event.
+#[derive(Serialize, ToSchema)]
+pub struct StreamedEvent {
+    #[schema(example = "evt_01h2xcejqtf2nbrexx3vqjhp41_1")]
+    id: String,
+    /// The entry's `type`.
+    #[schema(example = "placed")]
+    event: String,
+    /// The JSON of the entry.
+    data: String,
+}
+
 #[derive(Serialize, ToSchema)]
 pub struct Health {
     #[schema(example = "ok")]
@@ -601,6 +665,8 @@ pub struct NodeStatus {
     phase: String,
     shards_without_owner: Vec<u16>,
     shards_owned: u64,
+    /// Broken invariants that this node has found and that still stand.
+    violations: u64,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -641,6 +707,5 @@ pub struct Entity {
     owner: Option<u64>,
     version: u64,
     applied_index: u64,
-    #[schema(value_type = Object)]
     state: Value,
 }

@@ -36,11 +36,7 @@ const WINDOW: u64 = 100;
     request_body = openapi::PutStock,
     responses(
         (status = 200, description = "The stock after it", body = openapi::Stock),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn put(
@@ -63,11 +59,7 @@ pub async fn put(
     request_body = openapi::AdjustStock,
     responses(
         (status = 200, description = "The stock after it", body = openapi::Stock),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn adjust(
@@ -104,7 +96,8 @@ async fn change(
         tracing::error!(%sku, "a stock answered a change without its levels");
         Problem::new(Code::Internal, "the stock item gave no answer")
     })?;
-    Ok(reply::written(StatusCode::OK, &view, answer.version, answer.replayed))
+    let written = reply::written(StatusCode::OK, &view, answer.version, answer.replayed);
+    Ok(reply::with_receipt(written, answer.receipt))
 }
 
 /// What people changed of a SKU, newest first: the audit trail.
@@ -113,8 +106,6 @@ async fn change(
     params(("sku" = String, Path, example = "mug-blue"), PageParams, ConsistencyParam),
     responses(
         (status = 200, description = "A page of `put` and `adjusted` events", body = openapi::List<openapi::Event>),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
 )]
 pub async fn adjustments(
@@ -207,8 +198,6 @@ impl Change {
     responses(
         (status = 200, description = "The stock", body = openapi::Stock),
         (status = 304, description = "The client has this version"),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
 )]
 pub async fn read(

@@ -5,12 +5,14 @@
 
 mod history;
 pub mod inventory;
+pub mod lists;
 pub mod orders;
 pub mod parcels;
 pub mod payments;
 pub mod reservations;
 mod shown;
 mod stream;
+pub mod webhooks;
 
 use super::{
     Api,
@@ -20,25 +22,27 @@ use crate::{
     cluster::Builder,
     commerce::{self, Order, Payment, Reservation, Stock},
     gateway::{self, HttpGateway, PaymentGateway, Sandbox},
+    webhooks as hooks,
 };
 use axum::{
     Router,
     routing::{get, post, put},
 };
 
-/// Registers the shop's entities and the sandbox payment gateway.
+/// Registers the shop's entities, webhooks and the sandbox payment gateway.
 pub fn register(builder: Builder) -> Builder {
     register_with(builder, Sandbox)
 }
 
-/// Registers the shop's entities with a payment gateway of one's own. The same on every node.
+/// Registers the shop's entities and webhooks with a payment gateway of one's own. The same on every node.
 pub fn register_with(builder: Builder, gateway: impl PaymentGateway) -> Builder {
-    builder
+    let builder = builder
         .entity::<Order>()
         .entity::<Payment>()
         .entity::<Stock>()
         .entity::<Reservation>()
-        .task_handler(commerce::gateway::HANDLER, gateway::handler(gateway))
+        .task_handler(commerce::gateway::HANDLER, gateway::handler(gateway));
+    hooks::register(builder)
 }
 
 /// Registers the shop's entities with the payment gateway of the configuration.
@@ -54,7 +58,7 @@ pub fn register_configured(builder: Builder, options: &gateway::Options) -> Resu
 
 pub fn routes() -> Router<Api> {
     Router::new()
-        .route("/v1/orders", post(orders::place))
+        .route("/v1/orders", post(orders::place).get(lists::orders))
         .route("/v1/orders/{id}", get(orders::read))
         .route("/v1/orders/{id}/cancel", post(orders::cancel))
         .route("/v1/orders/{id}/events", get(orders::events))
@@ -65,6 +69,7 @@ pub fn routes() -> Router<Api> {
         .route("/v1/payments/{id}/capture", post(payments::capture))
         .route("/v1/payments/{id}/void", post(payments::void))
         .route("/v1/payments/{id}/refunds", post(payments::refund))
+        .route("/v1/inventory", get(lists::inventory))
         .route("/v1/inventory/{sku}", put(inventory::put).get(inventory::read))
         .route("/v1/inventory/{sku}/adjustments", post(inventory::adjust).get(inventory::adjustments))
         .route("/v1/reservations", post(reservations::make))
@@ -72,6 +77,7 @@ pub fn routes() -> Router<Api> {
         .route("/v1/reservations/{id}/commit", post(reservations::commit))
         .route("/v1/reservations/{id}/release", post(reservations::release))
         .route("/v1/reservations/{id}/extend", post(reservations::extend))
+        .merge(webhooks::routes())
 }
 
 /// 422 with the fields that the entities found wrong.

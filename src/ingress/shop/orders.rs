@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     commerce::{
-        Order, PlaceOrder,
+        CancelOrder, Order, PlaceOrder,
         order::{Command, Rejection, Reply},
     },
     ingress::{
@@ -26,21 +26,9 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
 use serde_json::json;
 
 const ROUTE: &str = "/v1/orders";
-/// The longest reason of a cancel, in characters.
-const REASON_CHARS_MAX: usize = 500;
-
-/// Body of `POST /v1/orders/{id}/cancel`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CancelOrder {
-    #[serde(default)]
-    reason: Option<String>,
-}
-
 /// Place an order.
 ///
 /// Answers once the order is durable on a quorum; with `Prefer: wait=5`, once it is settled, or
@@ -56,11 +44,7 @@ pub struct CancelOrder {
             ("idempotent-replayed" = Option<String>, description = "`true` when this is the first answer again"),
             ("preference-applied" = Option<String>, description = "The wait that was applied"),
         )),
-        (status = 400, response = ProblemResponse), (status = 409, response = ProblemResponse),
-        (status = 412, response = ProblemResponse), (status = 413, response = ProblemResponse),
-        (status = 415, response = ProblemResponse), (status = 422, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
-        (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn place(
@@ -89,11 +73,7 @@ pub async fn place(
     request_body(content = Option<openapi::CancelOrder>, example = json!({"reason": "changed my mind"})),
     responses(
         (status = 200, description = "The order, on its way back", body = openapi::Order),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn cancel(
@@ -106,8 +86,8 @@ pub async fn cancel(
 ) -> Result<Response, Problem> {
     Params::none(&uri)?;
     let id = entity_id("order", id)?;
-    let reason = body.value.reason()?;
-    let written = write(&api, &id, Command::Cancel { reason }, &conditions, &body.bytes).await?;
+    let command = body.value.validate().map_err(invalid)?;
+    let written = write(&api, &id, command, &conditions, &body.bytes).await?;
     Ok(written.respond(&api, StatusCode::OK, &request).await)
 }
 
@@ -118,8 +98,6 @@ pub async fn cancel(
     responses(
         (status = 200, description = "The order", body = openapi::Order),
         (status = 304, description = "The client has this version"),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
 )]
 pub async fn read(
@@ -143,10 +121,8 @@ pub async fn read(
     responses(
         (status = 200, description = "A page of its history, or all of it as it happens", content(
             (openapi::List<openapi::Event> = "application/json"),
-            (String = "text/event-stream", example = json!("id: evt_6h303vaz912sekgbtnhkqjstc6_2\nevent: stock_reserved\ndata: {}\n\n")),
+            (openapi::StreamedEvent = "text/event-stream", example = json!("id: evt_6h303vaz912sekgbtnhkqjstc6_2\nevent: stock_reserved\ndata: {}\n\n")),
         )),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
 )]
 pub async fn events(
@@ -181,18 +157,6 @@ async fn page_of_events(api: &Api, id: String, uri: &Uri) -> Result<history::Pag
     asked.page(&id, events)
 }
 
-impl CancelOrder {
-    fn reason(self) -> Result<String, Problem> {
-        let Some(reason) = self.reason else { return Ok("requested".to_owned()) };
-        let chars = reason.chars().count();
-        if (1..=REASON_CHARS_MAX).contains(&chars) && !reason.chars().any(char::is_control) {
-            return Ok(reason);
-        }
-        let detail = format!("must have 1 to {REASON_CHARS_MAX} characters, none of them control characters");
-        Err(Problem::field(Code::ValidationFailed, "reason", detail))
-    }
-}
-
 pub(super) async fn write(
     api: &Api,
     id: &str,
@@ -203,11 +167,11 @@ pub(super) async fn write(
     let options = conditions.ask_options(body, &api.options);
     let asked = api.cluster.entity::<Order>(id).ask_with(command, options).await;
     let answer = asked.map_err(|error| Problem::of_ask(error, |reason| rejected(id, &reason)))?;
-    let state = match &answer.reply {
-        Reply::Order(state) => Some(state.as_ref()),
+    let state = match answer.reply {
+        Reply::Order(state) => Some(*state),
         Reply::Ack => None,
     };
-    Written::new(id, state, answer.version, answer.replayed)
+    Ok(Written::new(id, state, answer.version, answer.replayed)?.with_receipt(answer.receipt))
 }
 
 fn rejected(id: &str, reason: &Rejection) -> Problem {
@@ -249,15 +213,5 @@ mod tests {
             (&json!("fulfilled"), &json!(["partially_returned", "returned"]))
         );
         assert!(body["detail"].as_str().is_some_and(|detail| detail.contains("fulfilled")));
-    }
-
-    #[test]
-    fn a_reason_is_optional_and_bounded() {
-        let reason = |text: Option<&str>| CancelOrder { reason: text.map(str::to_owned) }.reason();
-        assert_eq!(reason(None).expect("optional"), "requested");
-        assert_eq!(reason(Some("late")).expect("fine"), "late");
-        for bad in ["", "a\nb", &"x".repeat(REASON_CHARS_MAX + 1)] {
-            assert_eq!(reason(Some(bad)).expect_err("refused").errors[0].field, "reason", "{bad:?}");
-        }
     }
 }

@@ -32,11 +32,7 @@ use axum::{
             ("etag" = String, description = "Its version"),
             ("idempotent-replayed" = Option<String>, description = "`true` when this is the first answer again"),
         )),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn fulfill(
@@ -72,11 +68,7 @@ pub async fn fulfill(
             ("idempotent-replayed" = Option<String>, description = "`true` when this is the first answer again"),
             ("preference-applied" = Option<String>, description = "The wait that was applied"),
         )),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn take_back(

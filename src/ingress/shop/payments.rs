@@ -45,11 +45,7 @@ const ROUTE: &str = "/v1/payments";
             ("idempotent-replayed" = Option<String>, description = "`true` when this is the first answer again"),
             ("preference-applied" = Option<String>, description = "The wait that was applied"),
         )),
-        (status = 400, response = ProblemResponse), (status = 409, response = ProblemResponse),
-        (status = 412, response = ProblemResponse), (status = 413, response = ProblemResponse),
-        (status = 415, response = ProblemResponse), (status = 422, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
-        (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn create(
@@ -78,8 +74,6 @@ pub async fn create(
     responses(
         (status = 200, description = "The payment", body = openapi::Payment),
         (status = 304, description = "The client has this version"),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
 )]
 pub async fn read(
@@ -98,11 +92,7 @@ pub async fn read(
     request_body(content = Option<openapi::PartOfPayment>, example = json!({"amount": {"amount": 500, "currency": "USD"}})),
     responses(
         (status = 200, description = "The payment", body = openapi::Payment),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn capture(
@@ -124,11 +114,7 @@ pub async fn capture(
     request_body(content = Option<openapi::VoidPayment>, example = json!({})),
     responses(
         (status = 200, description = "The payment", body = openapi::Payment),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn void(
@@ -149,11 +135,7 @@ pub async fn void(
     request_body(content = Option<openapi::PartOfPayment>, example = json!({"amount": {"amount": 500, "currency": "USD"}})),
     responses(
         (status = 200, description = "The payment, with the refund as the last of its list", body = openapi::Payment),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn refund(
@@ -193,11 +175,11 @@ async fn write(
     let options = conditions.ask_options(body, &api.options);
     let asked = api.cluster.entity::<Payment>(id).ask_with(Command::Ask(ask), options).await;
     let answer = asked.map_err(|error| Problem::of_ask(error, |reason| rejected(id, &reason)))?;
-    let state = match &answer.reply {
-        Reply::Payment(state) => Some(state.as_ref()),
+    let state = match answer.reply {
+        Reply::Payment(state) => Some(*state),
         Reply::Ack => None,
     };
-    Written::new(id, state, answer.version, answer.replayed)
+    Ok(Written::new(id, state, answer.version, answer.replayed)?.with_receipt(answer.receipt))
 }
 
 fn rejected(id: &str, reason: &Rejection) -> Problem {

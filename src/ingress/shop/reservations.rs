@@ -50,11 +50,7 @@ const FIRST_EVENTS: usize = 8;
             ("etag" = String, description = "Its version"),
             ("idempotent-replayed" = Option<String>, description = "`true` when this is the first answer again"),
         )),
-        (status = 400, response = ProblemResponse), (status = 409, response = ProblemResponse),
-        (status = 412, response = ProblemResponse), (status = 413, response = ProblemResponse),
-        (status = 415, response = ProblemResponse), (status = 422, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
-        (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn make(
@@ -81,7 +77,9 @@ pub async fn make(
             return Ok(response);
         }
         held => {
-            reply::written(StatusCode::CREATED, &view(&id, &held.state, held.version)?, held.version, answer.replayed)
+            let view = view(&id, &held.state, held.version)?;
+            let written = reply::written(StatusCode::CREATED, &view, held.version, answer.replayed);
+            reply::with_receipt(written, answer.receipt)
         }
     };
     add_location(&mut response, ROUTE, &id);
@@ -95,8 +93,6 @@ pub async fn make(
     responses(
         (status = 200, description = "The reservation", body = openapi::OwnReservation),
         (status = 304, description = "The client has this version"),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 429, response = ProblemResponse), (status = 503, response = ProblemResponse),
     )
 )]
 pub async fn read(
@@ -115,11 +111,7 @@ pub async fn read(
     request_body(content = Option<openapi::Nothing>, example = json!({})),
     responses(
         (status = 200, description = "The reservation, committed", body = openapi::OwnReservation),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn commit(
@@ -139,11 +131,7 @@ pub async fn commit(
     request_body(content = Option<openapi::Nothing>, example = json!({})),
     responses(
         (status = 200, description = "The reservation, released", body = openapi::OwnReservation),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn release(
@@ -163,11 +151,7 @@ pub async fn release(
     request_body = openapi::ExtendReservation,
     responses(
         (status = 200, description = "The reservation, held for longer", body = openapi::OwnReservation),
-        (status = 400, response = ProblemResponse), (status = 404, response = ProblemResponse),
-        (status = 409, response = ProblemResponse), (status = 412, response = ProblemResponse),
-        (status = 413, response = ProblemResponse), (status = 415, response = ProblemResponse),
-        (status = 422, response = ProblemResponse), (status = 429, response = ProblemResponse),
-        (status = 503, response = ProblemResponse), (status = 504, response = ProblemResponse),
+        (status = 409, response = ProblemResponse),
     )
 )]
 pub async fn extend(
@@ -191,16 +175,20 @@ async fn change(
 ) -> Result<Response, Problem> {
     Params::none(uri)?;
     let id = entity_id("reservation", id)?;
-    let Answer { reply, version, replayed, .. } = write(api, &id, command, conditions, body).await?;
+    let Answer { reply, version, replayed, receipt } = write(api, &id, command, conditions, body).await?;
     let Reply::Reservation(state) = reply else { return Err(no_answer::<Reservation>(&id)) };
     let entity = api.cluster.entity::<Reservation>(id.as_str());
-    // What is under way ends by itself: this is durable even if its end is not seen here.
-    let ended = match state.is_settled() {
-        true => None,
-        false => follow(api, &entity, version, reservation::State::is_settled).await,
+    // What is under way ends by itself, and then stays as it is: each retry is answered the same.
+    let (state, version) = match state.is_settled() {
+        true => (*state, version),
+        false => {
+            let ended = follow(api, &entity, version, reservation::State::is_settled).await;
+            let ended = ended.ok_or_else(|| not_yet(&id))?;
+            (ended.state, ended.version)
+        }
     };
-    let (state, version) = ended.map_or((*state, version), |ended| (ended.state, ended.version));
-    Ok(reply::written(StatusCode::OK, &view(&id, &state, version)?, version, replayed))
+    let written = reply::written(StatusCode::OK, &view(&id, &state, version)?, version, replayed);
+    Ok(reply::with_receipt(written, receipt))
 }
 
 async fn write(
@@ -223,10 +211,7 @@ async fn first_outcome(
     version: u64,
 ) -> Result<Snapshot<reservation::State>, Problem> {
     let decided = |state: &reservation::State| state.status != Status::Pending;
-    let found = follow(api, entity, version, decided).await.ok_or_else(|| {
-        let detail = "the stocks have not all answered yet; retry with the same Idempotency-Key";
-        Problem::new(Code::OutcomeUnknown, detail).with("reservation_id", json!(entity.id())).retry_after(1)
-    })?;
+    let found = follow(api, entity, version, decided).await.ok_or_else(|| not_yet(entity.id()))?;
     if found.version == version + 1 {
         return Ok(found);
     }
@@ -261,6 +246,12 @@ async fn follow(
         }
     }
     None
+}
+
+/// 504: the time that a write may take is over.
+fn not_yet(id: &str) -> Problem {
+    let detail = "the stocks have not all answered yet; retry with the same Idempotency-Key";
+    Problem::new(Code::OutcomeUnknown, detail).with("reservation_id", json!(id)).retry_after(1)
 }
 
 fn view(id: &str, state: &reservation::State, version: u64) -> Result<ReservationView, Problem> {

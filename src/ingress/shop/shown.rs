@@ -2,6 +2,7 @@
 //! client that prefers to wait.
 
 use crate::{
+    cluster::{Consistency, EntityRef, Receipt, Unavailable},
     commerce::{Order, OrderView, Payment, PaymentView, Reservation, ReservationView, Stock, StockView},
     entity::Entity,
     ingress::{
@@ -22,6 +23,8 @@ use tokio::time::Instant;
 
 /// Between two tries to hear of an entity whose owner cannot be reached just now.
 pub(super) const OWNER_PAUSE: Duration = Duration::from_millis(50);
+/// Events read at a time where an entity has gone on since it was changed.
+const EVENTS_READ: usize = 100;
 
 /// An entity that clients see.
 pub(super) trait Shown: Entity {
@@ -97,16 +100,24 @@ pub(super) fn add_location(response: &mut Response, route: &str, id: &str) {
 /// An entity after a write, before it is shown.
 pub(super) struct Written<E: Awaited> {
     id: String,
+    state: E::State,
     view: E::View,
     version: u64,
     replayed: bool,
+    receipt: Option<Receipt>,
 }
 
 impl<E: Awaited> Written<E> {
     /// `state` is what the entity answered; it must have.
-    pub fn new(id: &str, state: Option<&E::State>, version: u64, replayed: bool) -> Result<Self, Problem> {
-        let view = state.and_then(|state| E::view(id, state, version)).ok_or_else(|| no_answer::<E>(id))?;
-        Ok(Self { id: id.to_owned(), view, version, replayed })
+    pub fn new(id: &str, state: Option<E::State>, version: u64, replayed: bool) -> Result<Self, Problem> {
+        let shown = state.and_then(|state| Some((E::view(id, &state, version)?, state)));
+        let (view, state) = shown.ok_or_else(|| no_answer::<E>(id))?;
+        Ok(Self { id: id.to_owned(), state, view, version, replayed, receipt: None })
+    }
+
+    /// With what proves the write.
+    pub fn with_receipt(self, receipt: Option<Receipt>) -> Self {
+        Self { receipt, ..self }
     }
 
     /// Waits, if the client prefers to, and answers.
@@ -115,7 +126,8 @@ impl<E: Awaited> Written<E> {
         if let Some(wait) = wait {
             self.settle(api, wait).await;
         }
-        let mut response = reply::written(status, &self.view, self.version, self.replayed);
+        let written = reply::written(status, &self.view, self.version, self.replayed);
+        let mut response = reply::with_receipt(written, self.receipt);
         if let Some(wait) = wait
             && let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
         {
@@ -124,23 +136,55 @@ impl<E: Awaited> Written<E> {
         response
     }
 
-    /// Follows the entity until it is settled, at most for `wait`. The write is accepted whatever
-    /// happens here, so trouble on the way is no error: it is then shown as it was last seen.
+    /// Follows the entity from the write until it is first settled, at most for `wait`: the same for
+    /// every retry, whatever has become of the entity since. The write is accepted whatever happens
+    /// here, so trouble on the way is no error: it is then shown as it was last seen.
     async fn settle(&mut self, api: &Api, wait: Duration) {
         let entity = api.cluster.entity::<E>(self.id.as_str());
         let deadline = Instant::now() + wait;
         while !E::is_settled(&self.view) && Instant::now() < deadline {
-            match entity.changed(self.version, deadline - Instant::now()).await {
-                Ok(found) => match E::view(&self.id, &found.state, found.version) {
-                    Some(newer) if found.version > self.version => (self.view, self.version) = (newer, found.version),
-                    // The time is up.
-                    _ => return,
-                },
-                Err(error) => {
-                    tracing::debug!(entity = E::NAMED, id = %self.id, %error, "cannot be followed just now");
-                    tokio::time::sleep(OWNER_PAUSE).await;
+            let followed = match entity.changed(self.version, deadline - Instant::now()).await {
+                Ok(found) if found.version == self.version + 1 => {
+                    self.show(found.state, found.version);
+                    Ok(())
                 }
+                // It may have been settled in between.
+                Ok(found) if found.version > self.version => self.catch_up(&entity).await,
+                // The time is up.
+                Ok(_) => return,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = followed {
+                tracing::debug!(entity = E::NAMED, id = %self.id, %error, "cannot be followed just now");
+                tokio::time::sleep(OWNER_PAUSE).await;
             }
+        }
+    }
+
+    /// Goes through what happened since, change by change, up to where it is settled. Events of one
+    /// change have one time; between them the entity was never seen.
+    async fn catch_up(&mut self, entity: &EntityRef<E>) -> Result<(), Unavailable> {
+        let events = entity.history(self.version, EVENTS_READ, Consistency::Linearizable).await?;
+        let changes: Vec<_> = events.chunk_by(|one, next| one.at_ms == next.at_ms).collect();
+        // More of the last one may come with the next page.
+        let whole = if events.len() < EVENTS_READ { changes.len() } else { changes.len().saturating_sub(1).max(1) };
+        for change in changes.into_iter().take(whole) {
+            let (mut state, mut version) = (self.state.clone(), self.version);
+            for recorded in change {
+                E::evolve(&mut state, &recorded.event);
+                version = recorded.sequence;
+            }
+            self.show(state, version);
+            if E::is_settled(&self.view) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, state: E::State, version: u64) {
+        if let Some(view) = E::view(&self.id, &state, version) {
+            (self.state, self.view, self.version) = (state, view, version);
         }
     }
 }

@@ -127,8 +127,9 @@ fn the_answer_to_a_request_is_kept_with_what_it_did_and_only_then() {
     apply(&mut state, Item::DiscardDeadLetter { number, answer: Some(answer("k1")) });
     apply(&mut state, Item::DiscardDeadLetter { number, answer: Some(answer("k2")) });
     let kept_at = EffectId { shard: ShardId(3), number }.answers_at();
-    assert_eq!(state.answer(&kept_at, "k1").unwrap(), Some(answer("k1")));
-    assert_eq!(state.answer(&kept_at, "k2").unwrap(), None);
+    let kept = state.answer(&kept_at, "k1").unwrap().expect("there");
+    assert_eq!((kept.answer, kept.rejected), (answer("k1"), false));
+    assert!(state.answer(&kept_at, "k2").unwrap().is_none());
 }
 
 #[test]
@@ -191,4 +192,18 @@ fn a_long_error_is_cut_between_characters() {
     assert_eq!(shorten("short".into()), "short");
     let long = shorten("é".repeat(ERROR_BYTES_MAX));
     assert!(long.len() <= ERROR_BYTES_MAX + '…'.len_utf8() && long.ends_with('…'));
+}
+
+#[test]
+fn a_discarded_task_leaves_word_for_its_entity_once() {
+    let mut state = state();
+    let number = ask_for(&mut state, Effect::task("mail", "welcome", vec![1]), 5);
+    give_up(&mut state, number, 10);
+    let word = Versioned { version: 1, bytes: vec![7] };
+    for _ in 0..2 {
+        apply(&mut state, Item::DiscardTask { number, answer: None, word: word.clone() });
+    }
+    assert!(state.letters.is_empty());
+    let told: Vec<_> = state.outbox.values().cloned().collect();
+    assert_eq!(told, [Outgoing { from: entity(), delivery: Delivery::Tell { to: entity(), command: word } }]);
 }

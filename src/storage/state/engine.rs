@@ -62,6 +62,7 @@ impl Backend for StateEngine {
     type View = Nothing;
 
     fn commit(&mut self, jobs: &[(u64, Job)], _: &Shared<Nothing>) -> Result<(), Error> {
+        self.faults.before_write()?;
         for (_, job) in jobs {
             if let Job::State(changes) = job {
                 self.store.apply(changes)?;

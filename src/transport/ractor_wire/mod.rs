@@ -11,6 +11,7 @@
 //! one process work because a gateway is told apart by its session, but production has one.
 
 mod accept;
+mod dial;
 mod gateway;
 mod handshake;
 mod lobby;
@@ -37,6 +38,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 use ractor_cluster::{NodeServer, NodeServerMessage, node::NodeConnectionMode};
 use std::{
+    net::Ipv4Addr,
     sync::{Arc, Weak, atomic::AtomicU64},
     time::Duration,
 };
@@ -75,6 +77,8 @@ pub(super) struct RactorWire {
     name: String,
     boot_id: u64,
     keys: Keys,
+    /// Where connections to others come from, if that matters.
+    from: Option<Ipv4Addr>,
     server: ActorRef<NodeServerMessage>,
     gateway: ActorRef<gateway::Batch>,
     sessions: Arc<Sessions>,
@@ -112,6 +116,7 @@ pub(super) async fn start(
         name: identity.name,
         boot_id: identity.boot_id,
         keys,
+        from: dial::source(&listener),
         server,
         gateway,
         sessions,
@@ -147,7 +152,7 @@ async fn start_server(
 
 impl RactorWire {
     async fn connect(&self, address: &str) -> Result<TcpStream, String> {
-        let stream = match timeout(self.options.connect_timeout, TcpStream::connect(address)).await {
+        let stream = match timeout(self.options.connect_timeout, dial::connect(address, self.from)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(format!("cannot connect to {address}: {error}")),
             Err(_) => return Err(format!("cannot connect to {address} within {:?}", self.options.connect_timeout)),

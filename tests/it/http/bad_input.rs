@@ -163,8 +163,8 @@ async fn a_wrong_method_is_405_with_the_right_ones() {
     let mut allowed: Vec<_> = answer.header("allow").split(',').map(str::trim).collect();
     allowed.sort_unstable();
     assert_eq!(allowed, ["GET", "HEAD", "PUT"]);
-    assert_eq!(shop.get("/v1/orders").problem().await, refusal(405, "method-not-allowed", ""));
-    assert_eq!(shop.get("/v1/orders").await_answer().await.header("allow"), "POST");
+    assert_eq!(shop.get("/v1/reservations").problem().await, refusal(405, "method-not-allowed", ""));
+    assert_eq!(shop.get("/v1/reservations").await_answer().await.header("allow"), "POST");
     shop.stop().await;
 }
 

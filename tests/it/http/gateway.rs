@@ -4,7 +4,7 @@
 
 use super::{
     Answer, Shop, order, paid_with,
-    till::{API_KEY, Fault, Intent, Till},
+    till::{API_KEY, Fault, Intent, Till, assert_agrees},
 };
 use futures::future::join_all;
 use quorate::{
@@ -85,21 +85,7 @@ fn account(till: &Till, payment_id: &str) -> Option<Intent> {
 
 /// The payment says what the gateway's books say, to the unit.
 fn agrees(till: &Till, payment: &Value) {
-    let id = payment["id"].as_str().expect("an id");
-    let units = |member: &str| payment[member]["amount"].as_i64().unwrap_or(0);
-    let Some(intent) = account(till, id) else {
-        assert_eq!((payment["status"].as_str(), units("captured")), (Some("declined"), 0), "{payment}");
-        return;
-    };
-    let books = (intent.captured.unwrap_or(0), intent.refunded);
-    assert_eq!((units("captured"), units("refunded")), books, "{payment}");
-    assert_eq!(intent.authorized, units("amount"), "{payment}");
-    let status = match (intent.canceled, intent.captured) {
-        (true, _) => "voided",
-        (false, Some(_)) => "captured",
-        (false, None) => "authorized",
-    };
-    assert_eq!(payment["status"], status, "{payment}");
+    assert_agrees(account(till, payment["id"].as_str().expect("an id")).as_ref(), payment);
 }
 
 /// SplitMix64 over the key and the number of the request: the same fault whoever comes first.
@@ -124,6 +110,7 @@ fn bad_day(key: &str, seen: u32) -> Fault {
         15..=16 => Fault::After(503),
         // Refused by something on the way, after it was done: unknown at once, and queried.
         17 => Fault::After(403),
+        18 => Fault::Slow(REQUEST_TIMEOUT / 3),
         _ => Fault::None,
     }
 }

@@ -79,6 +79,50 @@ async fn an_adjustment_takes_effect_once_per_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_the_answer_of_its_key_although_the_change_has_become_possible() {
+    let shop = Shop::start(3).await;
+    shop.stock("mug", 1).await;
+    let body = json!({"delta": -3, "reason": "broken"});
+    let adjust = |node, key: &str| {
+        shop.send_to(node, "POST", "/v1/inventory/mug/adjustments").key(key).json(&body).await_answer()
+    };
+    let first = adjust(0, "a").await.is(409);
+    assert_eq!((first.text("reason"), first.header("idempotent-replayed")), ("insufficient-stock", ""));
+    shop.stock("mug", 10).await;
+    for node in 0..3 {
+        let again = adjust(node, "a").await.is(409);
+        assert_eq!(again.header("idempotent-replayed"), "true", "on node {node}");
+        assert_eq!((again.text("detail"), again.text("reason")), (first.text("detail"), first.text("reason")));
+    }
+    assert_eq!(shop.get("/v1/inventory/mug").await_answer().await.is(200).body["on_hand"], 10, "nothing happened");
+    let other = json!({"delta": -2, "reason": "broken"});
+    let reused = shop.send("POST", "/v1/inventory/mug/adjustments").key("a").json(&other).problem().await;
+    assert_eq!(reused.1, "idempotency-key-reused");
+    assert_eq!(adjust(1, "b").await.is(200).body["on_hand"], 7, "a new key is a new request");
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_prefers_to_wait_shows_where_it_got_first_and_not_where_it_is_now() {
+    let shop = Shop::start(3).await;
+    shop.stock("mug", 10).await;
+    let place = |node| {
+        let send = shop.send_to(node, "POST", "/v1/orders").key("k1").header("prefer", "wait=20");
+        send.json(&order("mug", 2)).await_answer()
+    };
+    let first = place(0).await.is(201);
+    assert_eq!(first.text("status"), "confirmed");
+    let fulfill = format!("/v1/orders/{}/fulfillments", first.text("id"));
+    shop.send("POST", &fulfill).await_answer().await.is(200);
+    for node in 0..3 {
+        let again = place(node).await.is(201);
+        assert_eq!((again.header("etag"), &again.text), (first.header("etag"), &first.text), "on node {node}");
+        assert_eq!(again.header("idempotent-replayed"), "true");
+    }
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_one_sku_is_free_for_another() {
     let shop = Shop::start(1).await;
     for sku in ["mug", "cup"] {

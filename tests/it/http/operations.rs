@@ -73,6 +73,11 @@ async fn operators_see_the_cluster_from_any_node() {
         assert_eq!(stock.body["key"], json!({"entity_type": "stock", "id": "mug"}));
         assert_eq!((&stock.body["version"], &stock.body["state"]["levels"]["on_hand"]), (&json!(1), &json!(1)));
         shop.send_to(node, "GET", "/admin/v1/config").await_answer().await.is(200);
+        let hashes = shop.send_to(node, "GET", "/admin/v1/state-hashes").await_answer().await.is(200);
+        let hashes = hashes.body["data"].as_array().expect("a hash for each replica").clone();
+        assert!(!hashes.is_empty() && hashes.iter().all(|replica| replica["hash"].is_string()), "{hashes:?}");
+        let violations = shop.send_to(node, "GET", "/admin/v1/violations").await_answer().await.is(200);
+        assert_eq!(violations.body["data"], json!([]), "node {node}");
     }
     shop.stop().await;
 }
@@ -94,7 +99,7 @@ async fn every_documented_route_is_there() {
     assert!(paths.len() > 12);
     for (path, methods) in &paths {
         let concrete = path.replace("{id}", "x").replace("{sku}", "x").replace("{type}", "order");
-        let concrete = concrete.replace("{code}", "no-quorum");
+        let concrete = concrete.replace("{code}", "no-quorum").replace("{file}", "swagger-ui.css");
         for method in methods.as_object().expect("methods").keys() {
             let answer = shop.send(&method.to_uppercase(), &concrete).await_answer().await;
             let missing = ["route-not-found", "method-not-allowed"].contains(&answer.text("code"));

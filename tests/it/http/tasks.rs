@@ -3,7 +3,7 @@
 use super::{Shop, Value, json, order, paid_with};
 use quorate::{
     Cluster, Context, Decision, Effect, Entity,
-    cluster::{TaskContext, TaskError},
+    cluster::{Builder, TaskContext, TaskError},
     entity::{Retry, TimedTask},
     ingress,
 };
@@ -38,7 +38,11 @@ impl Entity for Asker {
 }
 
 /// Three nodes with the shop, and the number of attempts that have failed.
-async fn start() -> (Shop, Arc<AtomicUsize>) {
+pub(super) async fn start() -> (Shop, Arc<AtomicUsize>) {
+    start_on(Cluster::in_memory(3)).await
+}
+
+pub(super) async fn start_on(builder: Builder) -> (Shop, Arc<AtomicUsize>) {
     crate::logs();
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = attempts.clone();
@@ -46,13 +50,13 @@ async fn start() -> (Shop, Arc<AtomicUsize>) {
         counted.fetch_add(1, Ordering::SeqCst);
         async { Err::<(), _>(TaskError::Retry("the outside is shut".into())) }
     };
-    let builder = ingress::shop::register(Cluster::in_memory(3)).entity::<Asker>().task_handler("fails", fails);
+    let builder = ingress::shop::register(builder).entity::<Asker>().task_handler("fails", fails);
     let cluster = builder.start().await.expect("a cluster in memory starts");
     let routers = (0..3).map(|node| ingress::router(cluster.on_node(node), &ingress::Options::default())).collect();
     (Shop { cluster, routers }, attempts)
 }
 
-async fn ask(shop: &Shop, id: &str, later: bool) {
+pub(super) async fn ask(shop: &Shop, id: &str, later: bool) {
     shop.cluster.entity::<Asker>(id).ask(later).await.expect("a healthy cluster takes it");
 }
 

@@ -28,6 +28,8 @@ pub enum Fault {
     LostBefore,
     /// It is done, and the connection breaks.
     LostAfter,
+    /// It is done, and the answer takes its time.
+    Slow(Duration),
     /// Nobody answers, and it is done after the client has given up.
     Late(Duration),
     /// Something on the way repeats the request.
@@ -95,6 +97,25 @@ impl Till {
     }
 }
 
+/// The payment says what the gateway's books say about it, to the unit.
+pub fn assert_agrees(account: Option<&Intent>, payment: &Value) {
+    let units = |member: &str| payment[member]["amount"].as_i64().unwrap_or(0);
+    let Some(intent) = account else {
+        let never_begun = ["declined", "voided"].map(Value::from).contains(&payment["status"]);
+        assert!(never_begun && units("captured") == 0, "the gateway has no account of {payment}");
+        return;
+    };
+    let books = (intent.captured.unwrap_or(0), intent.refunded);
+    assert_eq!((units("captured"), units("refunded")), books, "{payment}");
+    assert_eq!(intent.authorized, units("amount"), "{payment}");
+    let status = match (intent.canceled, intent.captured) {
+        (true, _) => "voided",
+        (false, Some(_)) => "captured",
+        (false, None) => "authorized",
+    };
+    assert_eq!(payment["status"], status, "{payment}");
+}
+
 impl Drop for Till {
     fn drop(&mut self) {
         self.serving.abort();
@@ -137,6 +158,11 @@ impl Books {
             Fault::LostAfter => {
                 self.carry_out(&asked);
                 Err(lost())
+            }
+            Fault::Slow(by) => {
+                let answer = self.carry_out(&asked);
+                tokio::time::sleep(by).await;
+                Ok(answer)
             }
             Fault::Late(after) => {
                 // In a task of its own: this future ends when the client goes away.

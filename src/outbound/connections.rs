@@ -1,6 +1,6 @@
-//! Connections to one gateway: dialled when needed, kept while they are idle, within a bound.
+//! Connections to one host: dialled when needed, kept while they are idle, within a bound.
 
-use crate::gateway::Error;
+use super::Error;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 /// Idle connections that are kept; one more is closed after its answer.
 const IDLE_MAX: usize = 32;
 /// The longest answer that is read.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
+pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 pub type Outgoing = Request<Full<Bytes>>;
 
@@ -31,17 +31,27 @@ impl Connections {
         Self { authority, connect_timeout, idle: Mutex::default() }
     }
 
-    /// Sends a request once. An error says nothing about whether it was carried out.
+    /// Sends a request once and reads the whole answer. An error says nothing about whether it was
+    /// carried out.
     pub async fn exchange(&self, request: Outgoing) -> Result<(StatusCode, Bytes), Error> {
+        let (status, body) = self.send(request).await?;
+        Ok((status, body?))
+    }
+
+    /// Sends a request once. What can be known from the status is known even where the rest of the
+    /// answer is too long, or does not come.
+    pub async fn send(&self, request: Outgoing) -> Result<(StatusCode, Result<Bytes, Error>), Error> {
         let mut connection = match self.idle().await {
             Some(connection) => connection,
             None => self.dial().await?,
         };
         let response = connection.send_request(request).await.map_err(broken)?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(broken)?;
-        self.keep(connection);
-        Ok((head.status, body.to_bytes()))
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(broken);
+        if body.is_ok() {
+            self.keep(connection);
+        }
+        Ok((head.status, body.map(|body| body.to_bytes())))
     }
 
     /// A kept connection that is still open.
@@ -62,7 +72,7 @@ impl Connections {
     }
 
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
-        let unreachable = |why: &dyn Display| Error::Unanswered(format!("the gateway cannot be reached: {why}"));
+        let unreachable = |why: &dyn Display| Error(format!("cannot be reached: {why}"));
         let dialled = tokio::time::timeout(self.connect_timeout, TcpStream::connect(&self.authority)).await;
         let stream = dialled.map_err(|_| unreachable(&format_args!("not within {:?}", self.connect_timeout)))?;
         let stream = stream.map_err(|error| unreachable(&error))?;
@@ -76,7 +86,7 @@ impl Connections {
 }
 
 fn broken(error: impl Display) -> Error {
-    Error::Unanswered(format!("the connection to the gateway broke: {error}"))
+    Error(format!("the connection broke: {error}"))
 }
 
 #[cfg(test)]
@@ -144,16 +154,18 @@ mod tests {
         let connections = Connections::new(authority, CONNECT_TIMEOUT);
         assert!(connections.exchange(request(&format!("/{ANSWER_BYTES_MAX}"))).await.is_ok());
         let endless = connections.exchange(request(&format!("/{}", ANSWER_BYTES_MAX + 1))).await;
-        assert!(matches!(endless, Err(Error::Unanswered(_))), "{endless:?}");
+        assert!(endless.is_err(), "{endless:?}");
+        let (status, body) = connections.send(request(&format!("/{}", ANSWER_BYTES_MAX + 1))).await.expect("a status");
+        assert_eq!((status, body.is_err()), (StatusCode::OK, true));
     }
 
     #[tokio::test]
-    async fn a_gateway_that_is_not_there_or_has_gone_is_unanswered() {
+    async fn a_host_that_is_not_there_is_said_to_be_out_of_reach() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let authority = listener.local_addr().expect("an address").to_string();
         drop(listener);
         let connections = Connections::new(authority, CONNECT_TIMEOUT);
         let refused = connections.exchange(request("/1")).await;
-        assert!(matches!(&refused, Err(Error::Unanswered(why)) if why.contains("cannot be reached")), "{refused:?}");
+        assert!(matches!(&refused, Err(Error(why)) if why.contains("cannot be reached")), "{refused:?}");
     }
 }

@@ -1,0 +1,15 @@
+//! HTTP/1.1 to the outside: what the card gateway and webhooks have in common.
+//!
+//! It follows no redirects, uses no proxy, speaks no TLS, and sends each request once: whether and
+//! when to try again is the caller's business.
+
+mod connections;
+mod url;
+
+pub use connections::{ANSWER_BYTES_MAX, Connections, Outgoing};
+pub use url::{BadUrl, HttpUrl};
+
+/// Why a request has no answer. It says nothing about whether the request was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub String);
