@@ -54,7 +54,7 @@ pub(super) async fn react_to_broken_links(node: Arc<Node>, mut links: watch::Rec
         };
         for host in node.hosts() {
             if let Some(lost) = host.leadership().leader.filter(broke) {
-                tokio::spawn(replace_leader(host, lost));
+                node.spawn(replace_leader(host, lost));
             }
         }
         before = now;

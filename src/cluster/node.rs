@@ -233,12 +233,14 @@ impl Node {
         machine.drop_old_generation().await.map_err(|e| e.to_string())?;
         let (options, peers) = (&self.config.replication, member.peers.clone());
         let replica = Arc::new(machine.clone());
-        let group = Group::open(group_id, member.node, options, peers, self.storage.clone(), replica).await?;
+        let (storage, alive) = (self.storage.clone(), self.tasks.token());
+        let group = Group::open(group_id, member.node, options, peers, storage, replica, alive).await?;
         let group = Arc::new(group);
         self.groups.write().insert(group_id, group.clone());
         let options = Arc::new(self.config.shard.clone());
-        let (clock, queues) = (self.clock.clone(), self.queues.clone());
-        let parts = Parts { placement: placement.clone(), group: group.clone(), machine, options, clock, queues };
+        let (clock, queues, tasks) = (self.clock.clone(), self.queues.clone(), self.tasks.clone());
+        let parts =
+            Parts { placement: placement.clone(), group: group.clone(), machine, options, clock, queues, tasks };
         member.router.add_host(ShardHost::start(parts, member.router.clone()));
         self.spawn(initialize(group.clone(), placement, self.transport.links()));
         self.spawn(self.clone().follow_group(group));
@@ -486,7 +488,9 @@ impl Node {
         self.transport.close(CLOSE_TIMEOUT).await;
         // Each holds the node, and so its storage: whoever stops a node may start it again at once.
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "some tasks do not end: the storage is still open");
+        }
     }
 }
 

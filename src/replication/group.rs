@@ -23,6 +23,7 @@ use openraft::{
 };
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 use tokio::sync::watch;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 type RaftOf = Raft<Types, StateMachine>;
 
@@ -102,8 +103,8 @@ impl Proposed {
 }
 
 impl Group {
-    /// Opens the replica from what storage holds. `members` must be given when the group may
-    /// have to be created here; see [`Group::initialize`].
+    /// Opens the replica from what storage holds. Openraft's tasks end some time after
+    /// [`Group::shutdown`]: `alive` is held for as long as one of them has storage or machine.
     pub async fn open(
         id: GroupId,
         me: NodeId,
@@ -111,9 +112,10 @@ impl Group {
         peers: PeerClient,
         storage: Arc<dyn Storage>,
         machine: Arc<dyn Machine>,
+        alive: TaskTrackerToken,
     ) -> Result<Self, String> {
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
-        let log = LogStore::open(id, storage, bytes(options.log_cache), bytes(options.append_bytes_max))
+        let log = LogStore::open(id, storage, bytes(options.log_cache), bytes(options.append_bytes_max), alive.clone())
             .map_err(|e| format!("log of group {}: {e}", id.0))?;
         let factory = Factory {
             group: id,
@@ -123,7 +125,7 @@ impl Group {
             snapshot_timeout: options.snapshot_timeout,
         };
         let config = Arc::new(config(id, options)?);
-        let raft = Raft::new(me.0, config, factory, log, StateMachine(machine.clone()))
+        let raft = Raft::new(me.0, config, factory, log, StateMachine::new(machine.clone(), alive))
             .await
             .map_err(|e| format!("group {}: {e}", id.0))?;
         let leadership = follow_leadership(&raft, me);
@@ -202,6 +204,23 @@ impl Group {
     /// Makes the applied state durable and lets Raft drop the log before it.
     pub async fn checkpoint(&self) -> Result<(), String> {
         self.raft.trigger().snapshot().await.map_err(|e| e.to_string())
+    }
+
+    /// Whether the last checkpoint covers everything that is applied.
+    pub fn is_checkpointed(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.snapshot.is_some() && metrics.snapshot >= metrics.last_applied
+    }
+
+    /// Drops the whole log up to the last checkpoint, also what is kept for replicas that are a little
+    /// behind: those get a snapshot.
+    pub async fn purge(&self) -> Result<(), String> {
+        let checkpoint = self.raft.metrics().borrow_watched().snapshot;
+        match checkpoint {
+            Some(upto) => self.raft.trigger().purge_log(upto.index()).await.map_err(|e| e.to_string()),
+            None => Ok(()),
+        }
     }
 
     /// Stands for election without waiting for the timeout, with a pre-vote: harmless while

@@ -16,6 +16,7 @@ use std::{
     ops::{Bound, RangeBounds},
     sync::Arc,
 };
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 #[derive(Clone)]
 pub(super) struct LogStore(Arc<Shared>);
@@ -26,6 +27,8 @@ struct Shared {
     cache_bytes_max: usize,
     append_bytes_max: usize,
     log: Mutex<Log>,
+    /// Last, so that it goes after what it stands for.
+    _alive: TaskTrackerToken,
 }
 
 /// The part of the log that is kept in memory, and the ends of all of it.
@@ -48,6 +51,7 @@ impl LogStore {
         storage: Arc<dyn Storage>,
         cache_bytes_max: usize,
         append_bytes_max: usize,
+        alive: TaskTrackerToken,
     ) -> io::Result<Self> {
         let found = storage.group(group);
         let purged: Option<LogId> = match &found.purged {
@@ -65,7 +69,7 @@ impl LogStore {
         let vote = found.vote.as_deref().map(decode).transpose()?;
         let durable = last.map_or(0, |id: LogId| id.index());
         let log = Mutex::new(Log { vote, purged, last, durable, ..Log::default() });
-        Ok(Self(Arc::new(Shared { group, storage, cache_bytes_max, append_bytes_max, log })))
+        Ok(Self(Arc::new(Shared { group, storage, cache_bytes_max, append_bytes_max, log, _alive: alive })))
     }
 
     /// Entries with `start <= index < end`, as far as they exist.

@@ -12,18 +12,27 @@ use openraft::{
     storage::{EntryResponder, RaftStateMachine},
 };
 use std::{io, sync::Arc};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// Entries applied under one lock of the machine.
 const APPLY_BATCH_MAX: usize = 64;
 
 #[derive(Clone)]
-pub(super) struct StateMachine(pub Arc<dyn Machine>);
+pub(super) struct StateMachine {
+    machine: Arc<dyn Machine>,
+    /// Last, so that it goes after what it stands for.
+    _alive: TaskTrackerToken,
+}
 
 impl StateMachine {
+    pub fn new(machine: Arc<dyn Machine>, alive: TaskTrackerToken) -> Self {
+        Self { machine, _alive: alive }
+    }
+
     /// Copies a snapshot that was never sent anywhere.
     async fn stage(&self, mut source: Box<dyn SnapshotSource>) -> io::Result<Box<dyn SnapshotSink>> {
         const CHUNK_BYTES: usize = 64 << 10;
-        let mut sink = self.0.receive().await.map_err(to_io)?;
+        let mut sink = self.machine.receive().await.map_err(to_io)?;
         while let Some(chunk) = source.next_chunk(CHUNK_BYTES).map_err(to_io)? {
             sink.put(chunk).await.map_err(to_io)?;
         }
@@ -37,7 +46,7 @@ impl StateMachine {
             entries.push(committed(entry)?);
             responders.push(responder);
         }
-        let replies = self.0.apply(entries).map_err(to_io)?;
+        let replies = self.machine.apply(entries).map_err(to_io)?;
         for (responder, reply) in responders.into_iter().zip(replies) {
             if let Some(responder) = responder {
                 responder.send(Reply(reply));
@@ -52,7 +61,7 @@ impl RaftStateMachine<Types> for StateMachine {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Membership)> {
-        progress(&self.0.applied())
+        progress(&self.machine.applied())
     }
 
     async fn apply<S>(&mut self, entries: S) -> io::Result<()>
@@ -77,11 +86,11 @@ impl RaftStateMachine<Types> for StateMachine {
         };
         let applied =
             Applied { position: meta.last_log_id.as_ref().map(position), membership: encode(&meta.last_membership)? };
-        self.0.install(received, applied).await.map_err(to_io)
+        self.machine.install(received, applied).await.map_err(to_io)
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, SnapshotData>>> {
-        let Some(source) = self.0.snapshot().await.map_err(to_io)? else {
+        let Some(source) = self.machine.snapshot().await.map_err(to_io)? else {
             return Ok(None);
         };
         let meta = meta_of(&source.applied())?;
@@ -94,7 +103,7 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
 
     /// A checkpoint is a snapshot: it lies in the state store and is read only if a replica asks.
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, SnapshotData>> {
-        self.0.checkpoint().await.map_err(to_io)?;
+        self.machine.checkpoint().await.map_err(to_io)?;
         self.get_current_snapshot().await?.ok_or_else(|| io::Error::other("no checkpoint after a checkpoint"))
     }
 }

@@ -15,14 +15,15 @@ use openraft::{
     testing::log::{StoreBuilder, Suite},
 };
 use std::sync::Arc;
+use tokio_util::task::TaskTracker;
 
 const CACHE_BYTES: usize = 1 << 20;
 
 fn parts(storage: Arc<dyn Storage>) -> (LogStore, StateMachine) {
     let group = GroupId(3);
-    let log = LogStore::open(group, storage.clone(), CACHE_BYTES, CACHE_BYTES).unwrap();
+    let log = LogStore::open(group, storage.clone(), CACHE_BYTES, CACHE_BYTES, TaskTracker::new().token()).unwrap();
     let machine = ShardMachine::open(group, storage, Arc::new(Registry::default()), 100).unwrap();
-    (log, StateMachine(Arc::new(machine)))
+    (log, StateMachine::new(Arc::new(machine), TaskTracker::new().token()))
 }
 
 struct OnMemory;

@@ -29,6 +29,7 @@ use std::{
     },
 };
 use tokio::sync::oneshot;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// A command on its way to the actor.
 pub struct Delivery {
@@ -92,6 +93,8 @@ pub struct Arguments {
     pub submitter: Submitter,
     pub clock: Clock,
     pub idempotency_retention_ms: u64,
+    /// Held while the actor is: the node waits for it when it stops.
+    pub _running: TaskTrackerToken,
 }
 
 pub struct Running {

@@ -22,11 +22,14 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{Notify, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const CHECKPOINT_TICK: Duration = Duration::from_millis(250);
 /// Moments of a period over which a node's shards spread their checkpoints.
 const CHECKPOINT_PHASES: u16 = 16;
+/// A replica that writes little lets its log go when it holds back this many segments that the other
+/// replicas of its node have filled since.
+const SEGMENTS_HELD_MAX: usize = 4;
 /// A history answer carries at most this many events.
 const HISTORY_MAX: u32 = 1000;
 /// How far behind a replica may be to be handed leadership.
@@ -52,6 +55,7 @@ pub struct ShardHost {
     clock: Clock,
     queues: Queues,
     stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// What opens a host.
@@ -63,11 +67,13 @@ pub struct Parts {
     pub clock: Clock,
     /// The node's, shared by its shards.
     pub queues: Queues,
+    /// Knows of everything that runs for the shard, and so holds its storage.
+    pub tasks: TaskTracker,
 }
 
 impl ShardHost {
     pub fn start(parts: Parts, router: Router) -> Arc<Self> {
-        let Parts { placement, group, machine, options, clock, queues } = parts;
+        let Parts { placement, group, machine, options, clock, queues, tasks } = parts;
         let host = Arc::new(Self {
             placement,
             group,
@@ -78,9 +84,10 @@ impl ShardHost {
             clock,
             queues,
             stop: CancellationToken::new(),
+            tasks,
         });
-        tokio::spawn(host.clone().until_stopped(host.clone().follow_leadership(router)));
-        tokio::spawn(host.clone().until_stopped(host.clone().take_checkpoints()));
+        host.tasks.spawn(host.clone().until_stopped(host.clone().follow_leadership(router)));
+        host.tasks.spawn(host.clone().until_stopped(host.clone().take_checkpoints()));
         host
     }
 
@@ -174,6 +181,7 @@ impl ShardHost {
             options: self.options.clone(),
             clock: self.clock.clone(),
             queues: self.queues.clone(),
+            tasks: self.tasks.clone(),
             lost: lost.clone(),
         };
         match Session::open(opening).await {
@@ -209,11 +217,16 @@ impl ShardHost {
             tick.tick().await;
             let dirty = self.machine.dirty_bytes();
             let due = dirty > 0 && last.elapsed() >= self.options.checkpoint_interval;
-            if dirty < bytes_max && !due {
-                continue;
-            }
-            last = Instant::now();
-            if let Err(error) = self.group.checkpoint().await {
+            let holds_back = self.machine.segments_held() > SEGMENTS_HELD_MAX;
+            let outcome = match (dirty >= bytes_max || due, holds_back) {
+                (false, true) if self.group.is_checkpointed() => self.group.purge().await,
+                (false, false) => continue,
+                _ => {
+                    last = Instant::now();
+                    self.group.checkpoint().await
+                }
+            };
+            if let Err(error) = outcome {
                 tracing::error!(shard = %self.shard(), error, "a checkpoint failed");
                 return;
             }

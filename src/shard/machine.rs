@@ -248,6 +248,11 @@ impl ShardMachine {
         self.0.state.lock().has_expired_answers(now_ms)
     }
 
+    /// How many segments of the journal this replica's oldest entry holds back.
+    pub fn segments_held(&self) -> usize {
+        self.0.storage.segments_held(self.0.group)
+    }
+
     pub fn dirty_bytes(&self) -> usize {
         self.0.state.lock().overlay.dirty_bytes()
     }

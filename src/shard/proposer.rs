@@ -18,6 +18,7 @@ use crate::{
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
 
 /// The largest encoded item: with its header it fits one journal record.
 pub const ITEM_BYTES_MAX: usize = 90 << 10;
@@ -100,6 +101,7 @@ pub struct Proposer {
     pub options: Options,
     /// Told when a proposal fails, so that the session ends: its actors ran ahead of the log.
     pub lost: OwnerLost,
+    pub tasks: TaskTracker,
 }
 
 /// How the last entry under way ended: `None` while it is.
@@ -110,7 +112,7 @@ impl Proposer {
     /// that was proposed is answered by the task that waits for it, which `stop` does not touch.
     pub fn start(self, stop: tokio_util::sync::CancellationToken) -> Submitter {
         let (tx, rx) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(async move {
+        self.tasks.clone().spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.run(rx) => {}
@@ -150,7 +152,7 @@ impl Proposer {
                 }
             };
             let proposer = proposer.clone();
-            tokio::spawn(async move {
+            proposer.tasks.clone().spawn(async move {
                 let fine = proposer.finish(proposed, before, works).await;
                 done.send_replace(Some(fine));
                 if !fine {

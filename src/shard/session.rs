@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{Semaphore, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How often idle actors are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -53,6 +53,7 @@ pub struct Session {
     /// Held while a dead letter is retried or discarded: one at a time, each knows what it does.
     pub letters: tokio::sync::Mutex<()>,
     pub stop: CancellationToken,
+    running: TaskTracker,
     supervisor: ActorRef<Never>,
     admission: Arc<Semaphore>,
     /// Changes that wait for a checkpoint; past it clients wait.
@@ -101,12 +102,13 @@ pub struct Opening {
     pub options: Arc<Options>,
     pub clock: Clock,
     pub queues: Queues,
+    pub tasks: TaskTracker,
     pub lost: OwnerLost,
 }
 
 impl Session {
     pub async fn open(opening: Opening) -> Result<Arc<Self>, ractor::SpawnErr> {
-        let Opening { shard, group, machine, router, options, clock, queues, lost } = opening;
+        let Opening { shard, group, machine, router, options, clock, queues, tasks: running, lost } = opening;
         let stop = CancellationToken::new();
         let group_id = group.id();
         let pack = proposer::Options {
@@ -114,7 +116,7 @@ impl Session {
             pack_bytes: usize::try_from(options.pack_bytes.as_u64()).unwrap_or(usize::MAX),
             entries_in_flight: options.entries_in_flight,
         };
-        let submitter = Proposer { shard, group, options: pack, lost }.start(stop.clone());
+        let submitter = Proposer { shard, group, options: pack, lost, tasks: running.clone() }.start(stop.clone());
         let (failures_tx, failures) = tokio::sync::mpsc::unbounded_channel();
         let (supervisor, _) = Actor::spawn(None, Supervisor, failures_tx).await?;
         let session = Arc::new(Self {
@@ -131,6 +133,7 @@ impl Session {
             tasks: tasks::Board::default(),
             letters: tokio::sync::Mutex::default(),
             stop,
+            running,
             supervisor,
             slots: Mutex::default(),
         });
@@ -146,7 +149,7 @@ impl Session {
     /// Runs a task until the session ends.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        tokio::spawn(async move {
+        self.running.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
@@ -268,6 +271,7 @@ impl Session {
             submitter: self.submitter.clone(),
             clock: self.clock.clone(),
             idempotency_retention_ms: u64::try_from(retention).unwrap_or(u64::MAX),
+            _running: self.running.token(),
         };
         let started = Actor::spawn_linked(None, EntityActor, arguments, self.supervisor.get_cell()).await;
         let mut slots = self.slots.lock();

@@ -110,6 +110,11 @@ impl Storage for SledStorage {
         guarded(|| self.read(group, range))
     }
 
+    fn segments_held(&self, group: GroupId) -> usize {
+        let oldest = self.journal_pipeline.view(|index| index.oldest_record(group));
+        oldest.map_or(0, |seq| self.table.segments_after(seq))
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         guarded(|| self.state.get(key))
     }

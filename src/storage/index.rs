@@ -69,6 +69,14 @@ impl Index {
         }
     }
 
+    /// The record that holds the group's oldest entry, if that one is stored.
+    pub fn oldest_record(&self, group: GroupId) -> Option<u64> {
+        match &self.groups.get(&group)?.runs.iter().next()?.place {
+            Place::Stored(at) => Some(at.seq),
+            Place::Queued { .. } => None,
+        }
+    }
+
     /// The queued entries of `ticket` are stored now.
     pub fn settle(&mut self, group: GroupId, ticket: u64, stored: Vec<Run<At>>) {
         let (Some(first), Some(last)) = (stored.first().map(|run| run.first), stored.last().map(|run| run.end - 1))

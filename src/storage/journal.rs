@@ -65,6 +65,12 @@ impl Table {
         segments.iter().find(|s| holds(s)).or(segments.back()).map(|s| s.first)
     }
 
+    /// How many segments there are behind the one that holds `seq`.
+    pub fn segments_after(&self, seq: u64) -> usize {
+        let segments = self.0.read();
+        segments.len() - segments.partition_point(|segment| segment.first <= seq)
+    }
+
     /// Takes out the segments before the one that begins with `oldest`.
     fn take_before(&self, oldest: u64) -> Vec<u64> {
         let mut segments = self.0.write();

@@ -145,6 +145,10 @@ pub trait Storage: Send + Sync + 'static {
     /// Entries in `range`, in order; those absent are left out.
     fn entries(&self, group: GroupId, range: Range<u64>) -> Result<Vec<EntryRecord>, Error>;
 
+    /// How many segments of the journal have begun since the one that holds the group's oldest entry:
+    /// none of them can go before that entry does.
+    fn segments_held(&self, group: GroupId) -> usize;
+
     /// A value of the state store, as of the last write the writer thread has taken.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error>;
 

@@ -4,6 +4,7 @@ mod audit;
 mod entities;
 mod examples;
 mod http;
+mod journal;
 mod layers;
 mod options;
 mod partitions;

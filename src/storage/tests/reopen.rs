@@ -61,6 +61,9 @@ fn the_journal_stays_bounded_over_many_lives() {
         // Group B's oldest entry holds every segment behind it.
         let segments = std::fs::read_dir(dir.path().join("journal")).unwrap().count() as u64;
         assert!(segments < (life - kept + 2) * 6 + 5, "life {life}: {segments} segments");
+        let (held, by_a) = (store.segments_held(B) as u64, store.segments_held(A));
+        assert!((life - kept) * 2 <= held && held < segments, "life {life}: {held} of {segments} segments are held");
+        assert!(by_a <= 1, "the busy group lets go: {by_a}");
         if life % 4 == 0 {
             kept = life;
             write(&store, Write::Purge { group: B, upto: kept - 1, mark: Bytes::from_static(b"b") }).unwrap();
