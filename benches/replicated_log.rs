@@ -153,7 +153,8 @@ async fn open_node(network: &Network, node: u64, dir: &std::path::Path) -> Arc<D
     for group in (0..GROUPS).map(GroupId) {
         let machine = Arc::new(Nothing::default());
         let options = Options::default();
-        let opened = Group::open(group, NodeId(node), &options, client.clone(), storage.clone(), machine).await;
+        let alive = tokio_util::task::TaskTracker::new().token();
+        let opened = Group::open(group, NodeId(node), &options, client.clone(), storage.clone(), machine, alive).await;
         dispatch.groups.lock().insert(group, Arc::new(opened.expect("a group")));
     }
     dispatch

@@ -20,7 +20,12 @@ const ROUND_MAX: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Introduction {
     Hello(Hello),
-    Join { member: Member, cluster: Option<ClusterId> },
+    Join {
+        member: Member,
+        cluster: Option<ClusterId>,
+        /// It takes the place of the node that has its name.
+        replace: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +62,7 @@ pub struct Bootstrap {
     pub hello: Hello,
     pub shards: u16,
     pub replication_factor: usize,
+    pub replace: bool,
     pub transport: Arc<dyn Transport>,
 }
 
@@ -130,6 +136,8 @@ impl Bootstrap {
             cluster: ClusterId(rand::random()),
             shards: self.shards,
             placements: plan(&members, self.shards, self.replication_factor),
+            founders: members.len() as u64,
+            version: 0,
             members,
         };
         tracing::info!(cluster = %view.cluster, members = view.members.len(), "founding the cluster");
@@ -138,7 +146,8 @@ impl Bootstrap {
 
     async fn join(&self, seed: &str) -> Round {
         let member = self.hello.member(NodeId(0));
-        match introduce(&self.transport, seed, &Introduction::Join { member, cluster: None }, JOIN_TIMEOUT).await {
+        let join = Introduction::Join { member, cluster: None, replace: self.replace };
+        match introduce(&self.transport, seed, &join, JOIN_TIMEOUT).await {
             Ok(Welcome::Joined { node, view }) => Round::Member(Box::new(self.identity(node, view))),
             Ok(Welcome::Refused(why)) => Round::Refused(Refused(why)),
             Ok(Welcome::NotYet(why)) => Round::Waiting(format!("{seed}: {why}")),
@@ -186,7 +195,8 @@ pub async fn rejoin(
     member: Member,
     cluster: ClusterId,
 ) -> Result<Welcome, String> {
-    introduce(transport, seed, &Introduction::Join { member, cluster: Some(cluster) }, JOIN_TIMEOUT).await
+    let join = Introduction::Join { member, cluster: Some(cluster), replace: false };
+    introduce(transport, seed, &join, JOIN_TIMEOUT).await
 }
 
 /// Asks every seed at once; this node answers for itself.

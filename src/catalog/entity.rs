@@ -19,6 +19,8 @@ pub struct State {
     pub placements: Vec<Placement>,
     /// The highest node id ever given out.
     pub last_node: u64,
+    /// Nodes up to this id founded the cluster: only they may create a group.
+    pub founders: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub enum Command {
     Found { cluster: ClusterId, shards: u16, members: Vec<Member>, placements: Vec<Placement> },
     /// A node joins, or an old one comes back (perhaps at another address). `node` is ignored.
     Join(Member),
+    /// A node takes the place of the one that had its name, under an id of its own: whoever forgot what
+    /// it voted must never vote again under the same one. `node` is ignored.
+    Replace(Member),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +39,7 @@ pub enum Event {
     Founded { cluster: ClusterId, shards: u16, members: Vec<Member>, placements: Vec<Placement> },
     Joined(Member),
     Moved(Member),
+    Replaced { node: NodeId, by: Member },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +63,7 @@ impl fmt::Display for Rejection {
             Self::NameTaken { name, by } => write!(
                 f,
                 "the name {name} belongs to a node with another data directory (instance {by}); start that one, or \
-                 choose another name"
+                 choose another name; if that directory is lost or damaged, start on an empty one with --replace"
             ),
         }
     }
@@ -78,8 +84,11 @@ impl Entity for Catalog {
             Command::Found { cluster, shards, members, placements } => {
                 Decision::accept(vec![Event::Founded { cluster, shards, members, placements }], Reply::Done)
             }
-            Command::Join(_) if state.cluster.is_none() => Decision::Reject(Rejection::NotFounded),
+            Command::Join(_) | Command::Replace(_) if state.cluster.is_none() => {
+                Decision::Reject(Rejection::NotFounded)
+            }
             Command::Join(joining) => join(state, joining),
+            Command::Replace(joining) => replace(state, joining),
         }
     }
 
@@ -91,10 +100,17 @@ impl Entity for Catalog {
                 state.members = members.iter().map(|m| (m.node, m.clone())).collect();
                 state.placements.clone_from(placements);
                 state.last_node = members.iter().map(|m| m.node.0).max().unwrap_or(0);
+                state.founders = state.last_node;
             }
             Event::Joined(member) | Event::Moved(member) => {
                 state.last_node = state.last_node.max(member.node.0);
                 state.members.insert(member.node, member.clone());
+            }
+            Event::Replaced { node, by } => {
+                state.last_node = state.last_node.max(by.node.0);
+                state.members.remove(node);
+                state.members.insert(by.node, by.clone());
+                state.placements.iter_mut().for_each(|placement| placement.replace(*node, by.node));
             }
         }
     }
@@ -115,6 +131,18 @@ fn join(state: &State, joining: Member) -> Decision<Catalog> {
             let node = NodeId(state.last_node + 1);
             Decision::accept(vec![Event::Joined(Member { node, ..joining })], Reply::Member(node))
         }
+    }
+}
+
+fn replace(state: &State, joining: Member) -> Decision<Catalog> {
+    match state.members.values().find(|m| m.name == joining.name) {
+        Some(lost) if lost.instance != joining.instance => {
+            let by = Member { node: NodeId(state.last_node + 1), ..joining };
+            let reply = Reply::Member(by.node);
+            Decision::accept(vec![Event::Replaced { node: lost.node, by }], reply)
+        }
+        // It has taken the place already, or there is none to take.
+        _ => join(state, joining),
     }
 }
 
@@ -155,6 +183,35 @@ mod tests {
         let moved = Member { address: "b:1".into(), ..member("n2", 2) };
         assert_eq!(apply(&mut state, Command::Join(moved)), Ok(Reply::Member(NodeId(2))));
         assert_eq!(state.members[&NodeId(2)].address, "b:1");
+    }
+
+    #[test]
+    fn a_node_that_replaces_another_gets_an_id_of_its_own_and_the_places_of_the_other() {
+        let mut state = State::default();
+        let members: Vec<Member> =
+            (1..=3).map(|n| Member { node: NodeId(n), ..member(&format!("n{n}"), u128::from(n)) }).collect();
+        let placements = crate::catalog::plan(&members, 4, 3);
+        let found = Command::Found { cluster: ClusterId(7), shards: 4, members, placements: placements.clone() };
+        apply(&mut state, found).expect("founded");
+        let replace = || Command::Replace(member("n2", 22));
+        assert_eq!(apply(&mut state, replace()), Ok(Reply::Member(NodeId(4))));
+        assert_eq!(apply(&mut state, replace()), Ok(Reply::Member(NodeId(4))), "asked again");
+        assert_eq!(state.members.keys().map(|n| n.0).collect::<Vec<_>>(), [1, 3, 4]);
+        for (now, before) in state.placements.iter().zip(&placements) {
+            assert_eq!(now.replicas, [NodeId(1), NodeId(3), NodeId(4)], "sorted, and as many");
+            let expected = if before.preferred == NodeId(2) { NodeId(4) } else { before.preferred };
+            assert_eq!(now.preferred, expected);
+        }
+        let view = crate::catalog::View::of(&state, 2).expect("founded");
+        assert!(!view.may_create(&state.placements[1]), "whoever came later finds the group, or waits for it");
+        assert!(view.may_create(&placements[1]));
+        let late = apply(&mut state, Command::Join(member("n2", 2)));
+        assert_eq!(late, Err(Rejection::NameTaken { name: "n2".into(), by: InstanceId(22) }));
+        assert_eq!(
+            apply(&mut state, Command::Replace(member("n9", 9))),
+            Ok(Reply::Member(NodeId(5))),
+            "nobody's place"
+        );
     }
 
     #[test]

@@ -29,17 +29,35 @@ pub struct View {
     pub shards: u16,
     pub members: Vec<Member>,
     pub placements: Vec<Placement>,
+    /// Nodes up to this id founded the cluster.
+    pub founders: u64,
+    /// How many changes of the catalog led to it; 0 for what the founders agreed on.
+    pub version: u64,
 }
 
 impl View {
+    /// What a node knows that belongs to no cluster.
+    pub fn empty() -> Self {
+        let (members, placements) = (Vec::new(), Vec::new());
+        Self { cluster: ClusterId(0), shards: 0, members, placements, founders: 0, version: 0 }
+    }
+
     /// `None` while the catalog is not founded.
-    pub fn of(state: &State) -> Option<Self> {
+    pub fn of(state: &State, version: u64) -> Option<Self> {
         Some(Self {
             cluster: state.cluster?,
             shards: state.shards,
             members: state.members.values().cloned().collect(),
             placements: state.placements.clone(),
+            founders: state.founders,
+            version,
         })
+    }
+
+    /// Whether replicas of the group may create it. Founders do, all with the same voters; a group that
+    /// has a replica of another node exists already, or has lost its quorum before it did.
+    pub fn may_create(&self, placement: &Placement) -> bool {
+        placement.replicas.iter().all(|replica| replica.0 <= self.founders)
     }
 
     pub fn member_named(&self, name: &str) -> Option<&Member> {

@@ -48,6 +48,25 @@ pub struct Member {
     pub zone: Option<String>,
 }
 
+/// Where one group's replicas live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    pub group: GroupId,
+    pub replicas: Vec<NodeId>,
+    /// The replica that should own it, if it is up.
+    pub preferred: NodeId,
+}
+
+impl Placement {
+    /// Puts one node in the place of another.
+    pub(super) fn replace(&mut self, node: NodeId, by: NodeId) {
+        for replica in self.replicas.iter_mut().chain([&mut self.preferred]).filter(|replica| **replica == node) {
+            *replica = by;
+        }
+        self.replicas.sort_unstable();
+    }
+}
+
 /// 128 bits as 32 hexadecimal digits where people read them (JSON cannot hold the number), as a
 /// number in binary encodings.
 mod bits128 {
@@ -89,13 +108,4 @@ mod tests {
         assert_eq!(codec::decode::<ClusterId>("id", &bytes), Ok(id));
         assert!(serde_json::from_str::<ClusterId>("\"+f\"").is_err());
     }
-}
-
-/// Where one group's replicas live.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Placement {
-    pub group: GroupId,
-    pub replicas: Vec<NodeId>,
-    /// The replica that should own it, if it is up.
-    pub preferred: NodeId,
 }

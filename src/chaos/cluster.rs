@@ -193,6 +193,14 @@ impl Node {
     /// # Errors
     /// The process cannot be started.
     pub fn start(&self) -> io::Result<()> {
+        self.start_with(&[])
+    }
+
+    /// The same, with further arguments this once.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    pub fn start_with(&self, more: &[&str]) -> io::Result<()> {
         let mut process = self.process.lock();
         if process.is_some() {
             return Ok(());
@@ -205,7 +213,7 @@ impl Node {
         std::env::vars_os().filter(|(name, _)| ours(&name.to_string_lossy())).for_each(|(name, _)| {
             command.env_remove(name);
         });
-        command.args(&self.arguments).env("TOKIO_WORKER_THREADS", &self.worker_threads);
+        command.args(&self.arguments).args(more).env("TOKIO_WORKER_THREADS", &self.worker_threads);
         // Ctrl-C reaches a whole process group: the nodes must hear of it from here only.
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).process_group(0);
         *process = Some(command.spawn()?);

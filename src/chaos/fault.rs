@@ -323,10 +323,10 @@ impl Fault {
             }
             Self::TornWrite { .. } => "the half record was never acknowledged: the node cuts it off and comes back",
             Self::FlipBytes { .. } => {
-                "the node names the damage and stays out (there is no refill yet); with its bytes put back it rejoins"
+                "the node names the damage and stays out; on an empty directory it takes its own place and is filled again"
             }
             Self::Wipe { .. } => {
-                "the emptied node is refused and stays out (it could have voted); with its directory put back it rejoins"
+                "the emptied node is refused, as it could have voted; with --replace it takes its own place and is filled again"
             }
             Self::RollingRestart => "every node drains with exit code 0",
             _ => "the others take over, and the node comes back",

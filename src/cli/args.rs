@@ -126,6 +126,9 @@ pub(super) struct NodeSettings {
     /// Cluster addresses to ask when the node is new, the same list on every node
     #[arg(long, value_name = "HOST:PORT,…")]
     pub seeds: Option<String>,
+    /// Start on an empty directory in the place of the node that had this name, whose own is lost
+    #[arg(long)]
+    pub replace: bool,
     /// File with the cluster's secret (make one: openssl rand -hex 32)
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<String>,
@@ -147,8 +150,9 @@ impl NodeSettings {
             ("cluster.secret_file", &self.secret_file, "--secret-file"),
         ];
         let named = named.into_iter().filter_map(|(key, value, flag)| Some(Override::new(key, value.clone()?, flag)));
+        let replace = self.replace.then(|| Override::new("node.replace", "true", "--replace"));
         let set = self.set.iter().map(|(key, value)| Override::new(key, value, "--set"));
-        named.chain(set).collect()
+        named.chain(replace).chain(set).collect()
     }
 }
 

@@ -161,7 +161,12 @@ fn render_shards(shards: &Value, names: &BTreeMap<u64, String>) -> String {
         Table::new(&["SHARD", "OWNER", "REPLICAS", "TERM", "APPLIED HERE", "LOG HERE", "OUTBOX", "ACTIVE HERE"]);
     for shard in list(shards) {
         let owner = if shard["owner"].is_null() { "NONE".into() } else { name(&shard["owner"]) };
-        let replicas: Vec<String> = shard["replicas"].as_array().into_iter().flatten().map(name).collect();
+        let ids = |field: &str| shard[field].as_array().cloned().unwrap_or_default();
+        let (replicas, voters) = (ids("replicas"), ids("voters"));
+        // A new replica is filled before it votes.
+        let is_filling = |node: &Value| !voters.is_empty() && !voters.contains(node);
+        let shown = |node: &Value| name(node) + if is_filling(node) { "(filling)" } else { "" };
+        let replicas: Vec<String> = replicas.iter().map(shown).collect();
         let mut cells = vec![text(&shard["shard"]), owner, replicas.join(",")];
         cells.extend(
             ["term", "applied_index", "last_log_index", "outbox", "active_entities"]
@@ -217,6 +222,7 @@ mod tests {
         let shard = ShardStatus {
             shard: ShardId(4),
             replicas: vec![NodeId(1), NodeId(2)],
+            voters: vec![NodeId(1), NodeId(9)],
             owner: None,
             term: 3,
             applied_index: None,
@@ -227,7 +233,7 @@ mod tests {
         let names = names(&serde_json::json!([member(1, true), member(2, true)]));
         let shown = render_shards(&serde_json::json!([shard]), &names);
         let row: Vec<&str> = shown.lines().nth(1).expect("one shard").split_whitespace().collect();
-        assert_eq!(row, ["4", "NONE", "n1,n2", "3", "-", "9", "0", "2"]);
+        assert_eq!(row, ["4", "NONE", "n1,n2(filling)", "3", "-", "9", "0", "2"]);
     }
 
     #[test]

@@ -102,11 +102,11 @@ pub(super) async fn run(node: Arc<Node>) {
 
 async fn compare(node: &Node, host: &ShardHost) {
     let Some(member) = node.membership_of_cluster() else { return };
-    for peer in host.placement.replicas.iter().filter(|peer| **peer != member.node) {
-        let theirs = member.router.state_hash_at(*peer, host.group().id(), PEER_TIMEOUT).await;
+    for peer in host.placement().replicas.into_iter().filter(|peer| *peer != member.node) {
+        let theirs = member.router.state_hash_at(peer, host.group().id(), PEER_TIMEOUT).await;
         // Whoever cannot tell just now is asked again in the next turn.
         if let Some(theirs) = theirs {
-            node.differences().note(shard_of(host), *peer, host.machine().state_hash().compare(&theirs));
+            node.differences().note(shard_of(host), peer, host.machine().state_hash().compare(&theirs));
         }
     }
 }

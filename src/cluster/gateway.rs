@@ -58,7 +58,7 @@ impl Handler for Gateway {
             let introduction = codec::decode("introduction", &request).map_err(|e| e.to_string())?;
             let welcome = match introduction {
                 Introduction::Hello(hello) => Welcome::Hello(hello_back(&node, &hello)),
-                Introduction::Join { member, cluster } => join(&node, member, cluster).await,
+                Introduction::Join { member, cluster, replace } => join(&node, member, cluster, replace).await,
             };
             codec::encode("introduction", &welcome).map(Bytes::from).map_err(|e| e.to_string())
         })
@@ -72,7 +72,7 @@ fn hello_back(node: &Node, caller: &Hello) -> Hello {
     hello
 }
 
-async fn join(node: &Arc<Node>, joining: Member, cluster: Option<crate::catalog::ClusterId>) -> Welcome {
+async fn join(node: &Arc<Node>, joining: Member, cluster: Option<crate::catalog::ClusterId>, replace: bool) -> Welcome {
     let Some(member) = node.membership_of_cluster() else {
         return Welcome::NotYet("not a member of a cluster itself".into());
     };
@@ -82,20 +82,26 @@ async fn join(node: &Arc<Node>, joining: Member, cluster: Option<crate::catalog:
     }
     let view = node.view();
     if let Some(known) = view.member_named(&joining.name) {
-        if known.instance != joining.instance {
-            let taken = Rejection::NameTaken { name: joining.name, by: known.instance };
-            return Welcome::Refused(taken.to_string());
-        }
+        let is_same = known.instance == joining.instance;
         // A founding member, or one that comes back: it may join before there is a quorum.
-        if (&known.address, &known.http) == (&joining.address, &joining.http) {
+        if is_same && (&known.address, &known.http) == (&joining.address, &joining.http) {
             return Welcome::Joined { node: known.node, view };
         }
+        if !is_same && replace && is_up(node, known.node) {
+            return Welcome::NotYet(format!("{}, which it is to replace, is up: stop that one for good", known.name));
+        }
     }
-    propose_join(node, joining).await
+    // Whether a name is taken is for the catalog to say: this node's view of it may be old.
+    propose_join(node, if replace { Command::Replace(joining) } else { Command::Join(joining) }).await
 }
 
-async fn propose_join(node: &Arc<Node>, joining: Member) -> Welcome {
-    let reply = match node.ask_catalog(&Command::Join(joining)).await {
+fn is_up(node: &Node, other: NodeId) -> bool {
+    let me = node.membership_of_cluster().map(|member| member.node);
+    me == Some(other) || node.links().get(&other).is_some_and(|link| link.up)
+}
+
+async fn propose_join(node: &Arc<Node>, join: Command) -> Welcome {
+    let reply = match node.ask_catalog(&join).await {
         Ok(reply) => reply,
         Err(why) => return Welcome::NotYet(why),
     };
@@ -119,7 +125,7 @@ async fn propose_join(node: &Arc<Node>, joining: Member) -> Welcome {
 }
 
 /// The catalog as `View`, for whoever joins.
-pub(super) fn decode_view(bytes: &[u8]) -> Option<View> {
+pub(super) fn decode_view(bytes: &[u8], version: u64) -> Option<View> {
     let state = codec::decode::<<Catalog as Entity>::State>("state", bytes).ok()?;
-    View::of(&state)
+    View::of(&state, version)
 }

@@ -20,7 +20,7 @@ pub(super) async fn balance(node: Arc<Node>) {
         tick.tick().await;
         note_links(&mut linked_since, &node.links());
         for host in node.hosts() {
-            let preferred = host.placement.preferred;
+            let preferred = host.placement().preferred;
             let settled = linked_since.get(&preferred).is_some_and(|since| since.elapsed() >= SETTLED_AFTER);
             if host.is_serving() && preferred != host.group().me() && settled && host.hand_over(preferred).await {
                 tracing::debug!(shard = host.group().id().0, %preferred, "handing leadership to the preferred owner");
@@ -63,7 +63,8 @@ pub(super) async fn react_to_broken_links(node: Arc<Node>, mut links: watch::Rec
 
 async fn replace_leader(host: Arc<ShardHost>, lost: NodeId) {
     // The replicas take turns, so that they do not split the vote.
-    let turn = host.placement.replicas.iter().filter(|n| **n != lost).position(|n| *n == host.group().me());
+    let replicas = host.placement().replicas;
+    let turn = replicas.iter().filter(|n| **n != lost).position(|n| *n == host.group().me());
     let turn = u32::try_from(turn.unwrap_or(0)).unwrap_or(0);
     tokio::time::sleep(ELECT_TICK * turn / 2).await;
     for _ in 0..ELECT_TICKS {
@@ -92,10 +93,11 @@ pub(super) async fn drain(hosts: &[Arc<ShardHost>], links: &watch::Receiver<Link
         let turn = (started.elapsed().as_millis() / HAND_OVER_PATIENCE.as_millis()) as usize;
         let mut possible = false;
         for host in led {
-            let others: Vec<_> = host.placement.replicas.iter().filter(|replica| up.contains(replica)).collect();
+            let mut others = host.placement().replicas;
+            others.retain(|replica| up.contains(replica));
             possible |= !others.is_empty();
             for i in 0..others.len() {
-                if host.hand_over(*others[(turn + i) % others.len()]).await {
+                if host.hand_over(others[(turn + i) % others.len()]).await {
                     break;
                 }
             }

@@ -15,6 +15,7 @@ mod leadership;
 mod lists;
 mod node;
 mod receipt;
+mod replicas;
 mod status;
 #[cfg(test)]
 mod tests;

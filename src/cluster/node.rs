@@ -10,7 +10,7 @@ use super::{
     builder::StartError,
     faults::FaultSwitch,
     gateway::{Gateway, decode_view},
-    leadership,
+    leadership, replicas,
     types::{Phase, Unavailable},
 };
 use crate::{
@@ -185,6 +185,7 @@ impl Node {
             hello: self.hello(),
             shards: self.config.cluster.shards,
             replication_factor: usize::from(self.config.cluster.replication_factor),
+            replace: self.config.node.replace,
             transport: self.transport.clone(),
         };
         let identity = bootstrap.settle().await.map_err(|refused| refused.to_string())?;
@@ -205,7 +206,8 @@ impl Node {
         }
         self.phase.send_replace(Phase::Recovering);
         for placement in identity.view.placements.iter().filter(|p| p.replicas.contains(&me)) {
-            self.open_replica(&in_cluster, placement.clone()).await?;
+            let may_create = identity.view.may_create(placement);
+            self.open_replica(&in_cluster, placement.clone(), may_create).await?;
         }
         // After the replicas: whoever has a link with this node finds them.
         self.link_with(me, &identity.view.members);
@@ -215,8 +217,9 @@ impl Node {
         let links = self.transport.links();
         self.spawn(leadership::react_to_broken_links(self.clone(), links));
         self.spawn(leadership::balance(self.clone()));
+        self.spawn(replicas::keep_in_place(self.clone()));
         self.spawn(self.clone().follow_catalog(identity.clone()));
-        self.spawn(self.clone().keep_checking(cluster));
+        self.spawn(self.clone().keep_checking(me, cluster));
         self.spawn(self.clone().announce(me, cluster));
         self.spawn(audit::run(self.clone()));
         self.spawn(self.clone().become_ready());
@@ -224,7 +227,12 @@ impl Node {
         Ok(())
     }
 
-    async fn open_replica(self: &Arc<Self>, member: &InCluster, placement: Placement) -> Result<(), String> {
+    async fn open_replica(
+        self: &Arc<Self>,
+        member: &InCluster,
+        placement: Placement,
+        may_create: bool,
+    ) -> Result<(), String> {
         let group_id = placement.group;
         let cached = self.config.shard.entities_cached;
         let machine = ShardMachine::open(group_id, self.storage.clone(), self.registry.clone(), cached)
@@ -242,7 +250,9 @@ impl Node {
         let parts =
             Parts { placement: placement.clone(), group: group.clone(), machine, options, clock, queues, tasks };
         member.router.add_host(ShardHost::start(parts, member.router.clone()));
-        self.spawn(initialize(group.clone(), placement, self.transport.links()));
+        if may_create {
+            self.spawn(initialize(group.clone(), placement, self.transport.links()));
+        }
         self.spawn(self.clone().follow_group(group));
         Ok(())
     }
@@ -266,7 +276,8 @@ impl Node {
         loop {
             tick.tick().await;
             match self.read_catalog_from(Consistency::Local).await {
-                Some(view) if view != identity.view => {
+                // A replica that is being filled shows the catalog as it was once.
+                Some(view) if view.version > identity.view.version => {
                     identity.view = view.clone();
                     if let Err(error) = identity.save(&self.storage).await {
                         tracing::error!(%error, "the catalog's new state cannot be written down");
@@ -281,12 +292,19 @@ impl Node {
     }
 
     async fn adopt(self: &Arc<Self>, identity: &Identity, view: View) {
+        if !view.members.iter().any(|member| member.node == identity.node) {
+            let (node, name) = (identity.node, &identity.name);
+            return self.fail(format!(
+                "node {node} ({name}) was replaced by another with its name: this data directory is of no use any more"
+            ));
+        }
         self.link_with(identity.node, &view.members);
         if let Some(gossip) = self.gossip.lock().as_ref() {
             gossip.remember(view.members.iter().map(|m| m.address.clone()));
         }
         if let Some(member) = self.member.get() {
             member.router.set_routes(Routes::from(&view));
+            replicas::place(member, &view);
         }
         *self.view.write() = Some(view);
     }
@@ -304,13 +322,22 @@ impl Node {
         }
     }
 
-    /// Watches for seeds of another cluster, which an operator must have mixed up.
-    async fn keep_checking(self: Arc<Self>, cluster: ClusterId) {
+    /// Watches for seeds of another cluster, which an operator must have mixed up, and for having been
+    /// replaced while this node was away: its own replica of the catalog would never tell.
+    async fn keep_checking(self: Arc<Self>, me: NodeId, cluster: ClusterId) {
         let mut tick = tokio::time::interval(CHECK_INTERVAL);
+        let mine = self.hello().member(me);
         loop {
             tick.tick().await;
             if let Err(refused) = bootstrap::check_cluster(&self.transport, &self.hello(), cluster).await {
                 self.fail(refused.to_string());
+            }
+            for seed in self.config.node.seeds.iter().filter(|seed| **seed != mine.address) {
+                match bootstrap::rejoin(&self.transport, seed, mine.clone(), cluster).await {
+                    Ok(Welcome::Refused(why)) => return self.fail(why),
+                    Ok(Welcome::Joined { .. }) => break,
+                    Ok(_) | Err(_) => {}
+                }
             }
         }
     }
@@ -347,14 +374,15 @@ impl Node {
         });
     }
 
-    /// Every shard has an owner, and this node's replicas have applied an entry of its term.
+    /// Every shard has an owner, and this node's replicas have applied an entry of its term and vote: where
+    /// the next node is only touched once this one is ready, no disk is missed twice.
     fn is_caught_up(&self) -> bool {
         let Some(member) = self.member.get() else { return false };
         let replicas_fine = member.router.hosts().iter().all(|host| {
             let leadership = host.leadership();
             let applied_term = host.machine().progress().borrow().0;
             let served = !leadership.is_me || host.is_serving();
-            leadership.leader.is_some() && applied_term >= leadership.term && served
+            leadership.leader.is_some() && applied_term >= leadership.term && served && host.group().is_voter()
         });
         let routes = member.router.routes();
         replicas_fine && !routes.placements.is_empty()
@@ -382,7 +410,7 @@ impl Node {
         let member = self.member.get()?;
         let request = QueryRequest { key: catalog_key()?, query: Query::State, consistency };
         match member.router.query(request, self.config.shard.command_timeout).await {
-            Ok(QueryReply::State(stored)) => decode_view(&stored.state?.bytes),
+            Ok(QueryReply::State(stored)) => decode_view(&stored.state?.bytes, stored.version),
             _ => None,
         }
     }
@@ -440,8 +468,7 @@ impl Node {
 
     /// The catalog as this node last saw it.
     pub fn view(&self) -> View {
-        let empty = || View { cluster: ClusterId(0), shards: 0, members: Vec::new(), placements: Vec::new() };
-        self.view.read().clone().unwrap_or_else(empty)
+        self.view.read().clone().unwrap_or_else(View::empty)
     }
 
     pub fn known_members(&self) -> Vec<Member> {

@@ -74,6 +74,7 @@ fn shard_status(placement: &Placement, owner: Option<NodeId>, host: Option<Arc<S
     ShardStatus {
         shard: ShardId(placement.group.0),
         replicas: placement.replicas.clone(),
+        voters: host.as_ref().map_or_else(Vec::new, |h| h.group().voters()),
         owner,
         term: host.as_ref().map_or(0, |h| h.leadership().term),
         applied_index: lag.as_ref().map(|l| l.applied_index),

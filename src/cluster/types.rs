@@ -166,8 +166,11 @@ pub struct MemberStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
     pub shard: ShardId,
-    /// The nodes that hold a replica.
+    /// The nodes that are to hold a replica.
     pub replicas: Vec<NodeId>,
+    /// The nodes whose replicas vote, as this node's replica knows them; others than `replicas` while
+    /// one is being filled. Empty where this node holds no replica.
+    pub voters: Vec<NodeId>,
     /// The node that owns it, if this node knows of one.
     pub owner: Option<NodeId>,
     pub term: u64,

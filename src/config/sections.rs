@@ -28,6 +28,9 @@ pub struct Node {
     /// `host:port` cluster addresses asked when the node is new. The same list on every node; a
     /// node that is its only seed starts a cluster of one.
     pub seeds: Vec<String>,
+    /// Whether a new node takes the place of one that had its name, and whose directory is damaged or
+    /// lost: its shards are filled again from the other replicas. No effect on a directory that is in use.
+    pub replace: bool,
 }
 
 impl Default for Node {
@@ -40,6 +43,7 @@ impl Default for Node {
             zone: None,
             data_dir: "quorate-data/node".into(),
             seeds: Vec::new(),
+            replace: false,
         }
     }
 }

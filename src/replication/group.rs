@@ -31,7 +31,7 @@ type RaftOf = Raft<Types, StateMachine>;
 pub struct Group {
     id: GroupId,
     me: NodeId,
-    raft: RaftOf,
+    pub(super) raft: RaftOf,
     machine: Arc<dyn Machine>,
     leadership: watch::Receiver<Leadership>,
     /// The snapshot that is being received, if any. A new transfer replaces an old one.

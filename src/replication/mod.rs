@@ -17,6 +17,7 @@ mod log_store;
 mod machine;
 mod network;
 mod options;
+mod replicas;
 mod state_machine;
 #[cfg(test)]
 mod tests;

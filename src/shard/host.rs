@@ -16,7 +16,7 @@ use crate::{
     entity::{EntityKey, ShardId},
     replication::{Group, Lag, Leadership},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -46,7 +46,7 @@ impl OwnerLost {
 }
 
 pub struct ShardHost {
-    pub placement: Placement,
+    placement: RwLock<Placement>,
     group: Arc<Group>,
     machine: ShardMachine,
     session: Mutex<Option<Arc<Session>>>,
@@ -75,7 +75,7 @@ impl ShardHost {
     pub fn start(parts: Parts, router: Router) -> Arc<Self> {
         let Parts { placement, group, machine, options, clock, queues, tasks } = parts;
         let host = Arc::new(Self {
-            placement,
+            placement: RwLock::new(placement),
             group,
             machine,
             session: Mutex::default(),
@@ -96,6 +96,15 @@ impl ShardHost {
             () = self.stop.cancelled() => {}
             () = task => {}
         }
+    }
+
+    /// Where the catalog wants the shard's replicas, as this node knows it.
+    pub fn placement(&self) -> Placement {
+        self.placement.read().clone()
+    }
+
+    pub fn place(&self, placement: Placement) {
+        *self.placement.write() = placement;
     }
 
     pub fn group(&self) -> &Arc<Group> {
@@ -241,10 +250,11 @@ impl ShardHost {
         }
     }
 
-    /// Whether this replica is fresh enough: any is for a local read.
+    /// Whether this replica is fresh enough: any is for a local read that has something to show, be it
+    /// old. One that is still to be filled has not.
     pub(super) async fn may_answer(&self, consistency: Consistency) -> bool {
         match consistency {
-            Consistency::Local => true,
+            Consistency::Local => self.machine.progress().borrow().1 > 0,
             Consistency::Linearizable => self.is_serving() && self.barrier.pass(&self.group).await,
         }
     }

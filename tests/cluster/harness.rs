@@ -123,6 +123,13 @@ impl Node {
         Self { name, url, listen: String::new(), dir, arguments, process: Mutex::new(None) }
     }
 
+    /// A node beside those of the cluster, with these arguments; not started.
+    pub fn other(cluster: &Cluster, name: &str, url: &str, arguments: Vec<String>) -> Self {
+        let dir = cluster.dir().join(name);
+        fs::create_dir_all(&dir).expect("a directory for the node");
+        Self::new(name.to_owned(), url.to_owned(), dir, arguments)
+    }
+
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
@@ -139,10 +146,16 @@ impl Node {
 
     /// Starts it, with the same name, addresses and data as ever. It must not be running.
     pub fn restart(&self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same, with further arguments this once.
+    pub fn restart_with(&self, arguments: &[&str]) {
         let mut process = self.process();
         assert!(process.is_none(), "{} is running already", self.name);
         let log = File::options().create(true).append(true).open(self.log()).expect("opening the log");
         let mut command = quorate(&self.arguments);
+        command.args(arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         *process = Some(command.spawn().unwrap_or_else(|error| panic!("starting {}: {error}", self.name)));
     }

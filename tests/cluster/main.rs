@@ -13,6 +13,7 @@ mod harness;
 mod kills;
 mod quorum;
 mod readme;
+mod replace;
 mod restart;
 mod routes;
 mod rush;

@@ -22,42 +22,46 @@ pub async fn torn_write(stage: &Stage<'_>, node: u16) -> Result<(), Trouble> {
 }
 
 /// A byte of what was acknowledged is another one. The node must name the damage instead of serving
-/// what is left. There is no refill yet, so it is healed as docs/operations.md says: by the same
-/// bytes, put back.
+/// what is left. It is healed as docs/operations.md says: an empty directory, filled from the others.
 pub async fn flip_bytes(stage: &Stage<'_>, node: u16) -> Result<(), Trouble> {
     let node = stage.take(node).await;
     node.kill9();
     stage.begun();
-    let flip = journal::flip(&node.data_dir()).map_err(|error| not_done(&node, &error))?;
+    journal::flip(&node.data_dir()).map_err(|error| not_done(&node, &error))?;
     let refused = must_refuse(&node, "corrupt").await;
     stage.last().await;
-    // Whatever it did, its bytes come back; that it was served would be told by its verdict.
+    // Whatever it did, it is replaced; that it was served would be told by its verdict.
     node.kill9();
-    flip.undo().map_err(|error| not_done(&node, &error))?;
-    stage.healed();
-    stage.bring_back(&node).await?;
+    replace(stage, &node).await?;
     refused
 }
 
-/// The directory is gone. The node could have voted and forgotten it: it must not be let in under
-/// its old name. It is healed by its directory, put back.
+/// The directory is gone. The node could have voted and forgotten it: it must not be let in as the one
+/// that it was, but in its place, under an id of its own.
 pub async fn wipe(stage: &Stage<'_>, node: u16) -> Result<(), Trouble> {
     let node = stage.take(node).await;
     node.kill9();
     stage.begun();
-    let (data, aside) = (node.data_dir(), node.data_dir().with_extension("aside"));
-    fs::rename(&data, &aside).map_err(|error| not_done(&node, &error))?;
+    empty(&node)?;
     let refused = must_refuse(&node, "belongs to a node with another data directory").await;
     stage.last().await;
     node.kill9();
-    let put_back = fs::remove_dir_all(&data).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    });
-    put_back.and_then(|()| fs::rename(&aside, &data)).map_err(|error| not_done(&node, &error))?;
-    stage.healed();
-    stage.bring_back(&node).await?;
+    replace(stage, &node).await?;
     refused
+}
+
+/// Starts the node on an empty directory in its own place; it is ready once it is filled and votes.
+async fn replace(stage: &Stage<'_>, node: &Node) -> Result<(), Trouble> {
+    empty(node)?;
+    stage.healed();
+    stage.bring_back_with(node, &["--replace"]).await
+}
+
+fn empty(node: &Node) -> Result<(), Trouble> {
+    match fs::remove_dir_all(node.data_dir()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(not_done(node, &error)),
+        _ => Ok(()),
+    }
 }
 
 /// Started, it ends with exit code 1 and says why.

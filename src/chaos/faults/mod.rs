@@ -103,7 +103,13 @@ impl<'a> Stage<'a> {
 
     /// Starts a node and waits until it is ready.
     pub async fn bring_back(&self, node: &Node) -> Result<(), Trouble> {
-        node.start().map_err(|error| Trouble::NotDone(format!("{} cannot be started: {error}", node.name)))?;
+        self.bring_back_with(node, &[]).await
+    }
+
+    /// The same, with further arguments this once.
+    pub async fn bring_back_with(&self, node: &Node, arguments: &[&str]) -> Result<(), Trouble> {
+        node.start_with(arguments)
+            .map_err(|error| Trouble::NotDone(format!("{} cannot be started: {error}", node.name)))?;
         node.wait_ready(self.recover_within).await.map_err(Trouble::NotHealed)
     }
 }

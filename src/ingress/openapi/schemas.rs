@@ -686,6 +686,8 @@ pub struct Member {
 pub struct Shard {
     shard: u16,
     replicas: Vec<u64>,
+    /// Other nodes than `replicas` while a new one is being filled; empty where this node holds no replica.
+    voters: Vec<u64>,
     owner: Option<u64>,
     term: u64,
     applied_index: Option<u64>,
