@@ -8,21 +8,47 @@ use std::fmt;
 /// Says which promise is broken.
 pub const VARIABLE: &str = "QUORATE_SABOTAGE";
 
+/// What this build calls itself.
+pub const VERSION: &str = if cfg!(feature = "sabotage") {
+    concat!(env!("CARGO_PKG_VERSION"), " (sabotage: breaks promises when told to; never for use)")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// A promise that can be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
+    /// Answers clients once a change is handed to the log, instead of once it is committed.
+    AckBeforeQuorum,
+    /// A disk that lies: the journal says that it is durable, and is in memory for a while longer.
+    SkipFsync,
+    /// An owner serves before it has caught up, and a change counts whatever it was decided on.
+    SkipGapless,
     /// Forgets keys and effects that were there before.
     SkipDedup,
+    /// Whoever has owned a shard goes on answering reads of it, from what it has.
+    StaleReads,
     /// A new key at the gateway for each attempt but the first.
     DoubleCharge,
 }
 
 impl Sabotage {
-    pub const ALL: [Self; 2] = [Self::SkipDedup, Self::DoubleCharge];
+    pub const ALL: [Self; 6] = [
+        Self::AckBeforeQuorum,
+        Self::SkipFsync,
+        Self::SkipGapless,
+        Self::SkipDedup,
+        Self::StaleReads,
+        Self::DoubleCharge,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
+            Self::AckBeforeQuorum => "ack-before-quorum",
+            Self::SkipFsync => "skip-fsync",
+            Self::SkipGapless => "skip-gapless",
             Self::SkipDedup => "skip-dedup",
+            Self::StaleReads => "stale-reads",
             Self::DoubleCharge => "double-charge",
         }
     }

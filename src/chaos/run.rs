@@ -16,6 +16,7 @@ use super::{
     timeline::{self, Timeline},
     verdict::Verdict,
 };
+use crate::sabotage::{self, Sabotage};
 use parking_lot::Mutex;
 use std::{
     sync::Arc,
@@ -76,7 +77,9 @@ pub async fn run(settings: Settings) -> Result<(Report, super::history::History)
         Vec::new,
     );
     run.note("checking");
-    let mut verdicts = check::check_with(&history, &run.cluster.urls(), Some(&run.gateway)).await;
+    // Half as long again: 90 s, if the plan says nothing.
+    let quiet_max = run.settings.plan.recover_within.mul_f64(1.5);
+    let mut verdicts = check::check_with(&history, &run.cluster.urls(), Some(&run.gateway), quiet_max).await;
     verdicts.splice(0..0, run.own.lock().clone().verdicts());
     let mut records = run.records.lock().clone();
     report::measure_gaps(&mut records, &timeline::acknowledged_writes(&history));
@@ -84,6 +87,7 @@ pub async fn run(settings: Settings) -> Result<(Report, super::history::History)
     let mut report =
         Report::new(run.settings.command.clone(), plan, System::this(), records, timeline.points(), verdicts);
     report.totals.add(&history);
+    report.sabotage = sabotage::chosen().ok().flatten().map(Sabotage::name);
     if report.is_violated() && run.settings.keep_evidence {
         run.cluster.keep_dir();
         report.evidence = Some(run.cluster.dir().display().to_string());

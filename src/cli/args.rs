@@ -1,13 +1,13 @@
 //! What can be typed.
 
-use crate::config::Override;
+use crate::{config::Override, sabotage};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
 #[derive(Debug, Parser)]
 #[command(
     name = "quorate",
-    version,
+    version = sabotage::VERSION,
     about = "An actor-based clustered runtime: one binary, no broker, no database to run beside it",
     after_help = "\
 Try it:

@@ -9,6 +9,7 @@ use crate::chaos::{
     progress::News,
     report::Report,
 };
+use crate::sabotage;
 use rand::RngExt as _;
 use std::{
     path::Path,
@@ -21,6 +22,8 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(args: args::Chaos) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    // Its nodes would say the same, and the run would look like one that did not start.
+    sabotage::chosen().map_err(Failure::usage)?;
     let plan = plan(&args)?;
     output::answer(&plan.render())?;
     let settings = Settings {

@@ -8,7 +8,13 @@
 //! Ports and directory are tried here first, because here it is known which key to blame.
 
 use super::{Failure, args, config, output, serve, signals::Signals};
-use crate::{Cluster, Config, cluster::StartError, config::Loaded, sabotage, telemetry};
+use crate::{
+    Cluster, Config,
+    cluster::StartError,
+    config::Loaded,
+    sabotage::{self, Sabotage},
+    telemetry,
+};
 use std::{
     fs, io,
     net::{TcpListener, UdpSocket},
@@ -22,9 +28,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(30);
 
 pub(super) fn run(args: &args::Node) -> Result<(), Failure> {
     let Loaded { config, sources } = config::load(&args.settings)?;
-    if let Some(broken) = sabotage::chosen().map_err(Failure::usage)? {
-        output::note(&format!("SABOTAGED: this node breaks a promise on purpose: {broken}"));
-    }
+    let broken = sabotage::chosen().map_err(Failure::usage)?;
     if config.node.seeds.is_empty() {
         return Err(Failure::usage(format!(
             "`node.seeds` ({}) is empty; name the cluster's seeds with --seeds A,B,C, or this node alone for a cluster of one: --seeds {}",
@@ -35,6 +39,10 @@ pub(super) fn run(args: &args::Node) -> Result<(), Failure> {
     config.cluster.resolve_secret().map_err(Failure::usage)?;
     // A second setup cannot be: this process runs one node.
     telemetry::init(&config.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    if cfg!(feature = "sabotage") {
+        let broken = broken.map_or("none", Sabotage::name);
+        tracing::warn!(broken, "SABOTAGE: this build breaks a promise when told to; never for use");
+    }
     usable_directory(&config.node.data_dir)?;
     let http = bind_http(&config)?;
     try_cluster_port(&config)?;

@@ -71,6 +71,13 @@ pub struct Marks {
     key: Option<String>,
 }
 
+impl Marks {
+    /// No effect, timer or task has caused it.
+    pub fn is_of_client(&self) -> bool {
+        self.cause.is_none()
+    }
+}
+
 impl Drop for Marks {
     fn drop(&mut self) {
         let mut in_flight = self.in_flight.lock();
@@ -125,6 +132,8 @@ impl Actor for EntityActor {
         let (version, at_ms, state) = own.machine.entity(&own.key)?;
         let state = state.ok_or_else(|| format!("the state of {} cannot be read", own.key))?;
         let broken = !own.machine.examine(&own.key, version, &state);
+        #[cfg(feature = "sabotage")]
+        let (version, at_ms, state) = super::leftover::take(&own.key).unwrap_or((version, at_ms, state));
         Ok(Running {
             own,
             in_flight: Arc::default(),
@@ -329,6 +338,15 @@ impl Running {
         in_flight.causes.extend(cause);
         in_flight.keys.extend(key.clone());
         Marks { in_flight: self.in_flight.clone(), cause, key }
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl Running {
+    /// What it knows, as it ends.
+    pub fn leave(&mut self) -> (EntityKey, super::leftover::Known) {
+        let state = std::mem::replace(&mut self.state, self.own.entity_type.empty());
+        (self.own.key.clone(), (self.version, self.at_ms, state))
     }
 }
 

@@ -161,6 +161,10 @@ pub fn encode(item: &Item) -> Result<Vec<u8>, codec::Error> {
     codec::encode("log item", item)
 }
 
+pub fn decode(item: &[u8]) -> Result<Item, codec::Error> {
+    codec::decode("log item", item)
+}
+
 /// The items of a packed command.
 pub fn unpack(command: &[u8]) -> Result<Vec<Item>, codec::Error> {
     let malformed = |detail: &str| codec::Error::Malformed { what: "log entry", detail: detail.into() };
@@ -170,7 +174,7 @@ pub fn unpack(command: &[u8]) -> Result<Vec<Item>, codec::Error> {
         let (length, body) = rest.split_first_chunk::<4>().ok_or_else(|| malformed("half a length"))?;
         let length = u32::from_le_bytes(*length) as usize;
         let (item, after) = body.split_at_checked(length).ok_or_else(|| malformed("half an item"))?;
-        items.push(codec::decode("log item", item)?);
+        items.push(decode(item)?);
         rest = after;
     }
     Ok(items)

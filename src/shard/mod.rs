@@ -26,6 +26,8 @@ mod host;
 mod inspection;
 mod keys;
 mod ledger;
+#[cfg(feature = "sabotage")]
+mod leftover;
 mod lists;
 mod machine;
 mod options;

@@ -14,6 +14,7 @@ use crate::{
     cluster::Receipt,
     entity::ShardId,
     replication::{Group, Position, ProposeError, Proposed},
+    sabotage::{self, Sabotage},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ enum Work {
         item: Vec<u8>,
         answer: Answer,
         said: Said,
-        _marks: Marks,
+        marks: Marks,
     },
     /// Answer once everything before is committed and this node is known to lead.
     Barrier {
@@ -71,7 +72,7 @@ pub struct Submitter(mpsc::Sender<Work>);
 impl Submitter {
     pub async fn propose(&self, item: Vec<u8>, answer: Answer, said: Said, marks: Marks) {
         // If the proposer is gone, dropping the answer tells the caller.
-        let _ = self.0.send(Work::Change { item, answer, said, _marks: marks }).await;
+        let _ = self.0.send(Work::Change { item, answer, said, marks }).await;
     }
 
     pub async fn barrier(&self, answer: Answer, reply: CommandReply) {
@@ -138,7 +139,7 @@ impl Proposer {
             // Whoever else is ready to run may hand in its item first. Under load that makes entries
             // larger; where nobody is ready it costs nothing.
             tokio::task::yield_now().await;
-            let (pack, works) = proposer.gather(first, &mut queue, &mut held_over);
+            let (pack, mut works) = proposer.gather(first, &mut queue, &mut held_over);
             let (done, next_tail) = watch::channel(None);
             let before = std::mem::replace(&mut tail, next_tail);
             let proposed = match pack.count {
@@ -151,6 +152,11 @@ impl Proposer {
                     Some((proposer.group.propose(command).await, hash))
                 }
             };
+            let mut slot = Some(slot);
+            if sabotage::is(Sabotage::AckBeforeQuorum) && matches!(proposed, Some((Ok(_), _))) {
+                works.iter_mut().for_each(answer_too_early);
+                slot = None;
+            }
             let proposer = proposer.clone();
             proposer.tasks.clone().spawn(async move {
                 let fine = proposer.finish(proposed, before, works).await;
@@ -265,6 +271,21 @@ impl Said {
             Self::Done(reply) => CommandReply::Done { reply, version, replayed: false, receipt: Some(receipt) },
             Self::Rejected(reason) => CommandReply::Rejected(reason),
         }
+    }
+}
+
+/// Tells a client that its change is durable, which nobody knows. Whoever waits for it afterwards is
+/// not told again.
+fn answer_too_early(work: &mut Work) {
+    let Work::Change { item, answer, said: Said::Done(reply), marks } = work else { return };
+    let Ok(Item::Change(change)) = entry::decode(item) else { return };
+    // What shards tell each other stays as it is: they would wait for ever for what is lost.
+    if marks.is_of_client() {
+        let version = change.base_version + change.events.len() as u64;
+        let done = CommandReply::Done { reply: reply.clone(), version, replayed: false, receipt: None };
+        let (nobody, _) = oneshot::channel();
+        // The caller may have given up waiting.
+        let _ = std::mem::replace(&mut answer.reply, nobody).send(done);
     }
 }
 

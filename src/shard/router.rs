@@ -13,6 +13,7 @@ use crate::{
     cluster::{Consistency, Unavailable},
     entity::{EntityKey, ShardId, codec},
     replication::{PeerClient, Service},
+    sabotage::{self, Sabotage},
     storage::GroupId,
     transport::{self, Class},
 };
@@ -208,7 +209,9 @@ impl Router {
     }
 
     async fn try_query(&self, group: GroupId, attempt: u32, request: &QueryRequest, deadline: Instant) -> QueryReply {
-        match self.target(group, attempt) {
+        let served = |host: &Arc<ShardHost>| sabotage::is(Sabotage::StaleReads) && host.is_serving();
+        let target = self.host(group).filter(served).map(Target::Here);
+        match target.unwrap_or_else(|| self.target(group, attempt)) {
             Target::Nobody => QueryReply::NotOwner { hint: None },
             Target::Here(host) => {
                 let answer = tokio::time::timeout_at(deadline, host.query(request.clone())).await;

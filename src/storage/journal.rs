@@ -8,11 +8,13 @@
 use super::{
     Error,
     head::Head,
+    held,
     meta::Meta,
     pack::Draft,
     record::{Hash, Header, corrupt_record, hash},
     segment::{SegmentDir, SegmentHead},
 };
+use crate::sabotage::{self, Sabotage};
 use parking_lot::RwLock;
 use std::{collections::VecDeque, fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
@@ -44,6 +46,7 @@ impl Table {
     /// Reads record `seq` and checks its header; `None` if there is no such record (any more).
     pub fn read(&self, seq: u64) -> Result<Option<Vec<u8>>, Error> {
         let Some((file, offset, length)) = self.find(seq) else { return Ok(None) };
+        held::let_go_of_all().map_err(|e| corrupt_record(seq, format!("cannot be written: {e}")))?;
         let mut record = vec![0; length];
         file.read_exact_at(&mut record, offset).map_err(|e| corrupt_record(seq, format!("cannot be read: {e}")))?;
         Header::read(seq, &record)?;
@@ -133,25 +136,31 @@ impl Journal {
                 _ => self.rotate(meta, oldest_live)?,
             };
             let (bytes, hash) = draft.seal(seq, self.chain);
-            file.write_all_at(&bytes, self.end)?;
-            self.table.push_record(self.end, bytes.len());
-            self.end += bytes.len() as u64;
+            let length = bytes.len();
+            match sabotage::is(Sabotage::SkipFsync) {
+                true => held::hold(file, self.end, bytes, self.newest),
+                false => file.write_all_at(&bytes, self.end)?,
+            }
+            self.table.push_record(self.end, length);
+            self.end += length as u64;
             self.chain = hash;
             self.newest = Head { seq, hash };
         }
         Ok(())
     }
 
-    /// Makes everything written durable; gives the newest record.
+    /// Makes everything written durable; gives the newest record that is.
     pub fn sync(&self) -> io::Result<Head> {
+        let held_from = held::let_go_of_old()?;
         if let Some((_, file)) = &self.current {
             file.sync_data()?;
         }
-        Ok(self.newest)
+        Ok(held_from.unwrap_or(self.newest))
     }
 
     /// Begins a new segment, and lets those go that nothing needs any more.
     fn rotate(&mut self, meta: &Meta, oldest_live: u64) -> io::Result<Arc<File>> {
+        held::let_go_of_all()?;
         self.sync()?;
         let first = self.next_seq();
         let oldest = self.table.segment_of(oldest_live).filter(|_| oldest_live < first).unwrap_or(first);

@@ -24,6 +24,7 @@
 //! | `meta`, `head` | votes and purge marks that outlive old segments; the guard against a lost tail |
 //! | `engine`, `state` | what the journal's writer thread does; the state store: sorted runs in sled |
 //! | `disk`, `recover`, `replay` | the whole opened, checked at start, read |
+//! | `held` | a disk that lies, in builds that can be sabotaged |
 //! | `memory` | the twin that can lose unflushed writes |
 //!
 //! docs/storage-format.md has the bytes and the recovery rules.
@@ -35,6 +36,7 @@ mod disk;
 mod engine;
 mod faults;
 mod head;
+mod held;
 mod index;
 mod journal;
 mod ledger;

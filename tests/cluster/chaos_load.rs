@@ -2,7 +2,7 @@
 
 use crate::harness::{Cluster, PATIENCE, turn, wait_until};
 use quorate::chaos::{
-    check::check_with,
+    check::{check_with, observe::QUIET_MAX},
     gateway::Gateway,
     load::{self, Workload},
     verdict::Verdict,
@@ -43,7 +43,7 @@ async fn every_invariant_is_checked_and_holds_when_a_node_is_killed_under_load()
     for workload in Workload::ALL {
         assert!(history.operations.iter().any(|operation| operation.workload == workload), "{workload}");
     }
-    let verdicts = check_with(&history, &urls, Some(&gateway)).await;
+    let verdicts = check_with(&history, &urls, Some(&gateway), QUIET_MAX).await;
     for verdict in &verdicts {
         // What the nodes do not offer is the only thing that may go unchecked.
         assert!(verdict.holds() || is_skipped(verdict), "{verdict:#?}");

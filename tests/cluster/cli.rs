@@ -144,6 +144,22 @@ async fn bad_usage_is_exit_code_2_and_help_is_0() {
     }
 }
 
+/// A build that can be sabotaged does as it is told: tests/sabotage.
+#[cfg(not(feature = "sabotage"))]
+#[tokio::test]
+async fn a_build_for_use_keeps_its_promises_and_refuses_to_be_told_otherwise() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let ports = free_ports(2);
+    let node = node(dir.path(), ports[0], ports[1]);
+    let node: Vec<&str> = node.iter().map(String::as_str).collect();
+    for command in [&node[..], &["chaos", "--duration", "5s", "--faults", "kill"]] {
+        let output = crate::harness::run_with(&[("QUORATE_SABOTAGE", "skip-fsync")], command).await;
+        assert_one_line(&output, 2, &["`QUORATE_SABOTAGE`", "keeps its promises"]);
+    }
+    assert!(!dir.path().join("data").exists(), "it was refused before it did anything");
+    assert!(!stdout(&run(&["--version"]).await).contains("sabotage"));
+}
+
 #[tokio::test]
 async fn every_example_configuration_passes_the_check() {
     let files = examples();

@@ -291,10 +291,16 @@ pub fn quorate(arguments: &[impl AsRef<std::ffi::OsStr>]) -> Command {
 
 /// Runs the binary to its end, which must come within [`PATIENCE`].
 pub async fn run(arguments: &[&str]) -> Output {
+    run_with(&[], arguments).await
+}
+
+/// The same, with these variables set.
+pub async fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (out, err) = (dir.path().join("out"), dir.path().join("err"));
     let file = |path: &Path| File::create(path).expect("a file for the output");
     let mut command = quorate(arguments);
+    command.envs(variables.iter().copied());
     command.stdin(Stdio::null()).stdout(file(&out)).stderr(file(&err));
     let node = Node::new(arguments.join(" "), String::new(), dir.path().to_owned(), Vec::new());
     *node.process() = Some(command.spawn().expect("starting the binary"));

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("commerce", &["entity"]),
     ("telemetry", &[]),
     // Nothing above them: of the catalog they know the ids only.
-    ("storage", &[]),
+    ("storage", &["sabotage"]),
     ("transport", &["catalog::NodeId"]),
     ("membership", &["catalog::NodeId", "catalog::ClusterId", "telemetry"]),
     ("replication", &["storage", "transport", "catalog::NodeId", "catalog::ClusterId"]),
@@ -75,7 +75,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("webhooks", &["entity", "commerce", "cluster", "Cluster", "outbound"]),
     ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry", "webhooks"]),
     // It knows a cluster as its clients do; nothing that runs in production knows it.
-    ("chaos", &["cli::http", "ingress::identity"]),
+    ("chaos", &["cli::http", "ingress::identity", "sabotage"]),
     // The command line may use anything, and nothing uses it.
     (
         "cli",

@@ -31,6 +31,7 @@ use super::{
     verdict::Verdict,
 };
 use observe::Observed;
+use std::time::Duration;
 
 /// Reads what there is to read, and judges every invariant. To be called when every node runs, no
 /// fault is in force and the load has stopped.
@@ -38,12 +39,17 @@ use observe::Observed;
 /// It changes nothing, and takes as long as the last order takes to end, within
 /// [`observe::QUIET_MAX`].
 pub async fn check(history: &History, urls: &[String]) -> Vec<Verdict> {
-    check_with(history, urls, None).await
+    check_with(history, urls, None, observe::QUIET_MAX).await
 }
 
-/// The same with the books of the gateway that took the money.
-pub async fn check_with(history: &History, urls: &[String], gateway: Option<&Gateway>) -> Vec<Verdict> {
-    let seen = observe::observe(history, urls).await;
+/// The same within another time, with the books of the gateway that took the money.
+pub async fn check_with(
+    history: &History,
+    urls: &[String],
+    gateway: Option<&Gateway>,
+    quiet_max: Duration,
+) -> Vec<Verdict> {
+    let seen = observe::observe(history, urls, quiet_max).await;
     // Not before all is quiet: until then orders are still being charged.
     let ledger = gateway.map(Gateway::ledger);
     judge(history, &seen, ledger.as_ref())

@@ -21,7 +21,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How long a cluster may take to bring to an end what is under way, and its replicas to agree.
+/// How long a cluster may take to bring to an end what is under way, and its replicas to agree, if
+/// nobody says otherwise.
 pub const QUIET_MAX: Duration = Duration::from_secs(90);
 /// Entities read at the same time.
 const CLERKS: usize = 24;
@@ -90,10 +91,10 @@ impl Reading {
     }
 }
 
-/// Reads it all.
-pub async fn observe(history: &History, urls: &[String]) -> Observed {
+/// Reads it all; what is under way has `quiet_max` to end.
+pub async fn observe(history: &History, urls: &[String], quiet_max: Duration) -> Observed {
     let targets = Targets::of(history);
-    let deadline = Instant::now() + QUIET_MAX;
+    let deadline = Instant::now() + quiet_max;
     let mut seen = Observed::default();
     // Stock comes to rest after the orders have, and so on: one kind after the other.
     let orders: Vec<(String, Kind)> = targets.orders.keys().map(|path| (path.clone(), Kind::Order)).collect();

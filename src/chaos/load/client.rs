@@ -88,6 +88,12 @@ impl Client {
         self.attempt(node, request).await
     }
 
+    /// Reads from this node, and does not wait for long: what only reads may be given up.
+    pub async fn glance(&mut self, node: usize, path: String, patience: Duration) -> Outcome {
+        let request = Request { method: Method::Get, path, key: None, if_match: None, body: Json::default() };
+        self.attempt_within(node, request, patience).await
+    }
+
     /// Sends a request to one node, once.
     pub async fn once(&mut self, request: Request) -> Outcome {
         let node = self.draw(self.nodes.len());
@@ -119,8 +125,14 @@ impl Client {
     }
 
     async fn attempt(&mut self, node: usize, request: Request) -> Outcome {
+        self.attempt_within(node, request, ANSWER_MAX).await
+    }
+
+    async fn attempt_within(&mut self, node: usize, request: Request, patience: Duration) -> Outcome {
         let id = self.recorder.begin(self.number, self.workload, &self.urls[node], request.clone());
-        let (outcome, receipt) = read(send(&self.nodes[node], request).await);
+        let answer = tokio::time::timeout(patience, send(&self.nodes[node], request)).await;
+        let late = |_| Err(Error::TimedOut { url: self.urls[node].clone(), after: patience });
+        let (outcome, receipt) = read(answer.unwrap_or_else(late));
         self.recorder.end(id, outcome.clone(), receipt);
         outcome
     }

@@ -5,6 +5,7 @@
 //!                          └▶ watch: memory and owners of every node ──┴─▶ recorder ─▶ history
 //! ```
 //!
+//! - Beside the clients of registers there is a reader at each node, who asks no other.
 //! - A client waits for its answer, or gives up on it, before it asks again; between two operations
 //!   it pauses. So neither a slow cluster nor a long run is asked for more than can be checked.
 //! - What is asked is drawn from the seed, per client; what is answered decides how a client goes
@@ -103,6 +104,11 @@ async fn prepare_and_run(options: Options, recorder: Arc<Recorder>) {
             Workload::Register => running.spawn(register::run(client, of_this)),
             Workload::Transfer => running.spawn(transfer::run(client)),
         };
+    }
+    if options.workloads.contains(&Workload::Register) {
+        for node in 0..options.urls.len() {
+            running.spawn(register::read_at(client(clients + 1 + node, Workload::Register), node));
+        }
     }
     while running.join_next().await.is_some() {}
 }

@@ -9,9 +9,14 @@ use serde_json::json;
 use std::{collections::BTreeMap, time::Duration};
 
 /// Operations a second on one register: many enough to meet, few enough to be checked.
-const RATE_PER_REGISTER: u32 = 20;
+const RATE_PER_REGISTER: u32 = 10;
 /// Nobody is faster than this, however few there are.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Between two looks of a node's reader.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How long a node's reader waits: a node that is cut off answers at once what it still takes for
+/// its own, if it does so, and the rest never.
+const LOOK_MAX: Duration = Duration::from_millis(300);
 
 /// One of `clients` that share the registers.
 pub(super) async fn run(mut client: Client, clients: usize) {
@@ -36,6 +41,15 @@ pub(super) async fn run(mut client: Client, clients: usize) {
         {
             seen.insert(register, version);
         }
+    }
+}
+
+/// Reads at one node only. The other clients, cut off with it, would soon all be waiting for writes
+/// that cannot end, and nobody would see what it tells meanwhile.
+pub(super) async fn read_at(mut client: Client, node: usize) {
+    while client.pause(LOOK_PAUSE).await {
+        let register = client.pick(skus(Workload::Register));
+        client.glance(node, format!("/v1/inventory/{register}"), LOOK_MAX).await;
     }
 }
 

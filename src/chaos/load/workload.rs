@@ -70,7 +70,19 @@ pub fn skus(workload: Workload) -> &'static [&'static str] {
     match workload {
         Workload::Checkout => &["chaos-mug", "chaos-plate", "chaos-bowl", "chaos-cup", "chaos-jar", "chaos-pot"],
         Workload::HotSku => &["chaos-hot"],
-        Workload::Register => &["chaos-reg-a", "chaos-reg-b", "chaos-reg-c", "chaos-reg-d"],
+        Workload::Register => {
+            // In as many shards: so many that each node will own some.
+            &[
+                "chaos-reg-a",
+                "chaos-reg-b",
+                "chaos-reg-c",
+                "chaos-reg-d",
+                "chaos-reg-e",
+                "chaos-reg-f",
+                "chaos-reg-g",
+                "chaos-reg-h",
+            ]
+        }
         Workload::Transfer => &["chaos-acc-a", "chaos-acc-b", "chaos-acc-c", "chaos-acc-d", "chaos-acc-e"],
     }
 }

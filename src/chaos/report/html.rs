@@ -28,6 +28,10 @@ pub fn render(report: &Report) -> String {
          <h1>quorate chaos: <span class=\"{0}\">{0}</span> <small>seed {1}, {2} nodes, {3:?}, {4} clients</small></h1>\n",
         report.verdict, plan.seed, plan.nodes, plan.duration, plan.clients
     );
+    if let Some(broken) = report.sabotage {
+        let _ =
+            writeln!(page, "<p class=\"bad\">SABOTAGE: the nodes broke a promise on purpose: {}</p>", escape(broken));
+    }
     let _ = writeln!(page, "<p>The same again:</p><pre>{}</pre>", escape(&report.command));
     verdicts(&mut page, report);
     charts(&mut page, report);

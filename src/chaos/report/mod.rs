@@ -11,6 +11,7 @@ use super::{
     timeline::{self, Point},
     verdict::Verdict,
 };
+use crate::sabotage;
 use serde::Serialize;
 use std::{
     fs, io,
@@ -28,6 +29,8 @@ pub struct Report {
     /// What to type for the same again.
     pub command: String,
     pub version: &'static str,
+    /// The promise that its nodes broke on purpose.
+    pub sabotage: Option<&'static str>,
     pub system: System,
     pub ended_at_unix_ms: u64,
     /// The way in which nodes are kept apart.
@@ -145,7 +148,8 @@ impl Report {
         Self {
             verdict: if violated { "violated" } else { "passed" },
             command,
-            version: env!("CARGO_PKG_VERSION"),
+            version: sabotage::VERSION,
+            sabotage: None,
             system,
             ended_at_unix_ms: since.as_millis() as u64,
             network: "a proxy between the nodes, on loopback, without privileges",
@@ -185,6 +189,9 @@ impl Report {
     /// For the terminal, at the end.
     pub fn render(&self) -> String {
         let mut text = String::new();
+        if let Some(broken) = self.sabotage {
+            text.push_str(&format!("  SABOTAGE: the nodes broke a promise on purpose: {broken}\n"));
+        }
         for fault in &self.faults {
             let at = fault.begun_s.map_or_else(|| "   not done".into(), |at| format!("{at:>9.1} s"));
             let gap = fault.longest_gap_ms.map_or_else(String::new, |gap| format!("longest gap {gap} ms"));

@@ -71,6 +71,17 @@ fn the_page_has_everything_in_it_escaped_and_loads_nothing() {
 }
 
 #[test]
+fn a_run_of_nodes_that_break_a_promise_on_purpose_says_so_everywhere() {
+    let honest = report(vec![fine()]);
+    assert!(![honest.render(), html::render(&honest)].iter().any(|text| text.contains("SABOTAGE")));
+    let sabotaged = Report { sabotage: Some("skip-fsync"), ..honest };
+    for text in [sabotaged.render(), html::render(&sabotaged)] {
+        assert!(text.contains("SABOTAGE") && text.contains("skip-fsync"), "{text}");
+    }
+    assert_eq!(serde_json::to_value(&sabotaged).expect("JSON")["sabotage"], "skip-fsync");
+}
+
+#[test]
 fn both_reports_and_the_history_are_written() {
     let dir = tempfile::tempdir().expect("a directory");
     let target = dir.path().join("a/b");
