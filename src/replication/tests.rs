@@ -2,22 +2,103 @@
 //! storages.
 
 use super::{
+    Group, Options, PeerClient,
     log_store::LogStore,
     state_machine::StateMachine,
     types::{Types, to_record},
 };
 use crate::{
+    catalog::{ClusterId, NodeId},
     shard::{Registry, ShardMachine},
-    storage::{self, GroupId, MemoryStorage, SledStorage, Storage},
+    storage::{self, Done, EntryRecord, Error, GroupId, GroupState, MemoryStorage, SledStorage, Storage, Write},
+    transport::{Class, Handler, memory::Network},
 };
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use openraft::{
     StorageError,
     testing::log::{StoreBuilder, Suite},
 };
-use std::sync::Arc;
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio_util::task::TaskTracker;
 
 const CACHE_BYTES: usize = 1 << 20;
+
+/// Panics instead of taking an entry, once it is told to: inside of openraft's core.
+struct Fragile {
+    store: MemoryStorage,
+    breaks: AtomicBool,
+}
+
+impl Storage for Fragile {
+    fn submit(&self, write: Write, done: Done) {
+        let is_entry = matches!(write, Write::Append { .. });
+        assert!(!is_entry || !self.breaks.load(Ordering::SeqCst), "broken on purpose");
+        self.store.submit(write, done);
+    }
+
+    fn group(&self, group: GroupId) -> GroupState {
+        self.store.group(group)
+    }
+
+    fn entries(&self, group: GroupId, range: Range<u64>) -> Result<Vec<EntryRecord>, Error> {
+        self.store.entries(group, range)
+    }
+
+    fn segments_held(&self, group: GroupId) -> usize {
+        self.store.segments_held(group)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.store.get(key)
+    }
+
+    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
+        self.store.scan(start, end, limit)
+    }
+}
+
+/// A node without peers is asked nothing.
+struct Nobody;
+
+impl Handler for Nobody {
+    fn handle(&self, _: NodeId, _: Class, _: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async { Err("nobody is here".into()) })
+    }
+
+    fn introduce(&self, _: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async { Err("nobody is here".into()) })
+    }
+}
+
+#[tokio::test]
+async fn a_replica_whose_core_panics_has_stopped_and_does_not_linger() {
+    let (id, me) = (GroupId(3), NodeId(1));
+    let storage = Arc::new(Fragile { store: MemoryStorage::new(), breaks: AtomicBool::new(false) });
+    let transport = Network::new().join("a", "a:1", Arc::new(Nobody));
+    let peers = PeerClient { transport, cluster: ClusterId(7) };
+    let machine = ShardMachine::open(id, storage.clone(), Arc::new(Registry::default()), 100).unwrap();
+    let options = Options::default();
+    let alive = TaskTracker::new().token();
+    let group = Group::open(id, me, &options, peers, storage.clone(), Arc::new(machine), alive).await.unwrap();
+    group.initialize(&[me]).await.unwrap();
+    let mut leadership = group.leadership();
+    leadership.wait_for(|now| now.is_me).await.unwrap();
+    storage.breaks.store(true, Ordering::SeqCst);
+    let command = Bytes::from_static(&[super::COMMAND_TAG]);
+    if let Ok(proposed) = group.propose(command).await {
+        assert!(proposed.done().await.is_err());
+    }
+    let why = tokio::time::timeout(Duration::from_secs(20), group.stopped()).await.expect("it tells");
+    assert!(why.contains("panicked"), "{why}");
+}
 
 fn parts(storage: Arc<dyn Storage>) -> (LogStore, StateMachine) {
     let group = GroupId(3);

@@ -287,7 +287,7 @@ impl AppliedState {
     /// Nothing changes but that the key has its answer. Like a change it counts only for the version
     /// that it was decided on.
     fn apply_rejection(&mut self, key: &EntityKey, base_version: u64, answer: KeyedAnswer) -> Result<Outcome, Error> {
-        if self.answer(key, &answer.idempotency_key)?.is_some() {
+        if self.answer(key, &answer.idempotency_key)?.is_some() && !sabotage::is(Sabotage::SkipDedup) {
             return Ok(Outcome::Duplicate);
         }
         let version = self.entity(key)?.version;

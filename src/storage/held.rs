@@ -2,7 +2,7 @@
 //!
 //! What a process has handed to the kernel survives a kill -9, so the cache is here: it dies with
 //! the process, as a drive's dies with the power. Each write is held for a while, then written as it
-//! should have been; all are when somebody reads. In builds for use nothing ever gets here.
+//! should have been; all are when somebody reads. In builds for use nothing of it is left.
 
 use super::head::Head;
 use crate::sabotage::{self, Sabotage};
