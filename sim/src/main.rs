@@ -43,6 +43,9 @@ use summary::Summary;
 use tracing_subscriber::layer::SubscriberExt;
 use world::World;
 
+/// So many violations of one world are shown.
+const SHOWN_MAX: usize = 20;
+
 /// Each panic of the world, wherever it was caught: none is ever due.
 static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -117,7 +120,10 @@ fn main() -> ExitCode {
     let (lines, hash) = trace.finish();
     println!("seed {seed}: {summary}");
     println!("trace: {lines} lines, {hash}");
-    found.iter().for_each(|found| println!("violation: {found}"));
+    found.iter().take(SHOWN_MAX).for_each(|found| println!("violation: {found}"));
+    if found.len() > SHOWN_MAX {
+        println!("and {} more", found.len() - SHOWN_MAX);
+    }
     ExitCode::from(u8::from(!found.is_empty()))
 }
 
