@@ -115,8 +115,9 @@ fn main() -> ExitCode {
         simulate(&args, seed)
     });
     // Why it ended early is among the panics.
-    let (summary, mut found) = world.join().unwrap_or_default();
-    found.append(&mut PANICS.lock().unwrap_or_else(PoisonError::into_inner));
+    let (summary, wrong) = world.join().unwrap_or_default();
+    let mut found = std::mem::take(&mut *PANICS.lock().unwrap_or_else(PoisonError::into_inner));
+    found.extend(wrong);
     let (lines, hash) = trace.finish();
     println!("seed {seed}: {summary}");
     println!("trace: {lines} lines, {hash}");

@@ -27,7 +27,7 @@ fn worlds_that_take_too_long_fail_in_the_order_of_their_seeds() {
 
 #[test]
 fn a_world_without_memory_fails_and_takes_nothing_else_along() {
-    let (output, said) = simulate(&["--seeds", "2", "--jobs", "1", "--memory-max", "300MB"]);
+    let (output, said) = simulate(&["--seeds", "2", "--jobs", "1", "--memory-max", "250MB"]);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("memory allocation of") && said.contains("2 worlds of 10 minutes, 2 failed"), "{said}");
 }
