@@ -4,8 +4,8 @@
 //! and what the gateway's own ledger says.
 
 use crate::{
-    client::Ask,
-    load::{REGISTERS, SUPPLY, Told, Touch},
+    client::{Answer, Ask},
+    load::{Placed, REGISTERS, SUPPLY, Told, Touch},
     world::World,
 };
 use serde_json::Value;
@@ -16,6 +16,8 @@ use tokio::time::Instant;
 /// asked again minutes later.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Of so many keys one is tried again, long after its first answer.
+const KEYS_STEP: usize = 16;
 const FINAL: [&str; 3] = ["confirmed", "cancelled", "rejected"];
 
 /// Everything that was found to be wrong, one line each.
@@ -24,6 +26,9 @@ pub async fn check(world: &Arc<World>, told: &Told) -> Vec<String> {
     let mut sold = BTreeMap::new();
     for placed in &told.placed {
         reader.check_order(placed, &mut sold).await;
+    }
+    for placed in told.placed.iter().step_by(KEYS_STEP) {
+        reader.check_key(placed).await;
     }
     for (sku, supplied) in SUPPLY {
         reader.check_stock(sku, supplied, told.unknown == 0, sold.get(sku).copied().unwrap_or(0)).await;
@@ -43,7 +48,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn check_order(&mut self, placed: &crate::load::Placed, sold: &mut BTreeMap<String, u64>) {
+    async fn check_order(&mut self, placed: &Placed, sold: &mut BTreeMap<String, u64>) {
         let id = placed.answer["id"].as_str().unwrap_or_default().to_owned();
         let path = format!("/v1/orders/{id}");
         let ended = |order: &Value| order["status"].as_str().is_some_and(|status| FINAL.contains(&status));
@@ -62,6 +67,13 @@ impl Reader {
             }
         }
         self.check_charge(&order, confirmed).await;
+    }
+
+    async fn check_key(&mut self, placed: &Placed) {
+        let answer = self.ask_until(&placed.again(), "the key has an answer", |answer| !answer.is_excuse()).await;
+        if let Some(Err(wrong)) = answer.map(|answer| placed.is_repeated_by(&answer)) {
+            self.found.push(wrong);
+        }
     }
 
     /// The gateway's ledger says the same as the order and its payment.
@@ -122,16 +134,22 @@ impl Reader {
     }
 
     async fn read_until(&mut self, path: &str, what: &str, good: impl Fn(&Value) -> bool) -> Option<Value> {
+        let good = |answer: &Answer| answer.status == 200 && good(&answer.body);
+        self.ask_until(&Ask::get(path), what, good).await.map(|answer| answer.body)
+    }
+
+    /// Asks node after node.
+    async fn ask_until(&mut self, ask: &Ask<'_>, what: &str, good: impl Fn(&Answer) -> bool) -> Option<Answer> {
         let mut node = 0;
         loop {
             node = (node + 1) % self.world.size();
-            let answer = Ask::get(path).send(&self.world, node).await;
-            if let Some(answer) = answer.as_ref().filter(|answer| answer.status == 200 && good(&answer.body)) {
-                return Some(answer.body.clone());
+            let answer = ask.send(&self.world, node).await;
+            if let Some(answer) = answer.as_ref().filter(|answer| good(answer)) {
+                return Some(answer.clone());
             }
             if Instant::now() > self.deadline {
                 let shown = answer.map(|answer| answer.body.to_string()).unwrap_or_default();
-                self.found.push(format!("waited in vain until {what}; {path} is {shown}"));
+                self.found.push(format!("waited in vain until {what}; {} is {shown}", ask.path));
                 return None;
             }
             tokio::time::sleep(LOOK_AGAIN).await;

@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// SKUs that are sold, with what is on hand at first. The last one runs out.
@@ -22,6 +23,8 @@ pub const SUPPLY: [(&str, u64); 4] = [("mug", 100_000), ("plate", 100_000), ("bo
 /// SKUs whose stock is only counted: each `PUT` replaces a number that reads must follow.
 pub const REGISTERS: [&str; 2] = ["register-a", "register-b"];
 const RETRY_PAUSE_MS: std::ops::RangeInclusive<u64> = 20..=200;
+/// How long a whole cluster may leave a customer without an answer.
+const PATIENCE: Duration = Duration::from_secs(120);
 const REPEATS: f64 = 0.1;
 const CANCELS: f64 = 0.1;
 
@@ -31,6 +34,30 @@ pub struct Placed {
     pub key: String,
     pub request: Value,
     pub answer: Value,
+}
+
+impl Placed {
+    /// The request once more.
+    pub fn again(&self) -> Ask<'static> {
+        place(&self.key, &self.request)
+    }
+
+    /// A known key has its first answer again, whenever it is asked.
+    pub fn is_repeated_by(&self, again: &Answer) -> Result<(), String> {
+        let is_replay = again.header("idempotent-replayed") == "true";
+        if is_replay && again.status == 201 && again.body == self.answer {
+            return Ok(());
+        }
+        let Answer { status, body, .. } = again;
+        Err(format!(
+            "KEY: {} was first answered {} and then {status} {body} (a replay: {is_replay})",
+            self.key, self.answer
+        ))
+    }
+}
+
+fn place(key: &str, request: &Value) -> Ask<'static> {
+    Ask::post("/v1/orders", key, request.clone())
 }
 
 /// One operation on a register that ended, as its client saw it.
@@ -107,7 +134,7 @@ impl Load {
         while self.pause(&mut random, 100, 3_000).await {
             let (key, request) = (format!("order-{number}-{orders}"), order(&mut random));
             orders += 1;
-            let post = Ask::post("/v1/orders", &key, request.clone());
+            let post = place(&key, &request);
             let Some(answer) = self.insist(&post, &mut random).await else {
                 self.book().unknown += 1;
                 continue;
@@ -118,7 +145,7 @@ impl Load {
             }
             let placed = Placed { key: key.clone(), request, answer: answer.body };
             if random.random_bool(REPEATS) {
-                self.repeat(&post, &placed, &mut random).await;
+                self.repeat(&placed, &mut random).await;
             }
             if random.random_bool(CANCELS) {
                 let id = placed.answer["id"].as_str().unwrap_or_default();
@@ -129,10 +156,11 @@ impl Load {
         }
     }
 
-    async fn repeat(&self, post: &Ask<'_>, placed: &Placed, random: &mut StdRng) {
-        let Some(again) = self.insist(post, random).await else { return };
-        if again.body != placed.answer || again.header("idempotent-replayed") != "true" {
-            self.wrong(format!("{} was first answered {} and then {}", placed.key, placed.answer, again.body));
+    async fn repeat(&self, placed: &Placed, random: &mut StdRng) {
+        if let Some(again) = self.insist(&placed.again(), random).await
+            && let Err(wrong) = placed.is_repeated_by(&again)
+        {
+            self.wrong(wrong);
         }
     }
 
@@ -168,21 +196,22 @@ impl Load {
         }
     }
 
-    /// Asks until a node says something about the request itself, or the shop has been closed for
-    /// a while.
+    /// Asks until a node says something about the request itself. All is whole again when the shop
+    /// closes: no word for long after that is wrong.
     async fn insist(&self, ask: &Ask<'_>, random: &mut StdRng) -> Option<Answer> {
-        const AFTER_CLOSING: u32 = 20;
-        let mut late = 0;
-        while late < AFTER_CLOSING {
+        let mut closed_at = None;
+        loop {
             let node = random.random_range(0..self.world.size());
             let answer = self.count(ask.send(&self.world, node).await);
             if let Some(answer) = answer.filter(|answer| !answer.is_excuse()) {
                 return Some(answer);
             }
-            late += u32::from(self.closing.is_cancelled());
+            if self.closing.is_cancelled() && closed_at.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                self.wrong(format!("nobody has a word about {} {} {:?}", ask.method, ask.path, ask.headers));
+                return None;
+            }
             tokio::time::sleep(Duration::from_millis(random.random_range(RETRY_PAUSE_MS))).await;
         }
-        None
     }
 
     fn count(&self, answer: Option<Answer>) -> Option<Answer> {

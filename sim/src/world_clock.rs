@@ -54,24 +54,6 @@ pub fn elapsed_us() -> u64 {
     ELAPSED_NS.load(Ordering::Relaxed) / 1_000
 }
 
-/// Ends the process when virtual time has not moved for `wall`: something in the world never waits.
-/// The one thread beside the world's; it touches nothing of it.
-pub fn watch(wall: std::time::Duration) {
-    let mut former = elapsed_us();
-    std::thread::spawn(move || {
-        loop {
-            // Real time: sleeping does not ask the clock.
-            std::thread::sleep(wall);
-            let now = elapsed_us();
-            if now == former {
-                println!("violation: LIVELOCK: virtual time stands still at {now} us");
-                std::process::exit(1);
-            }
-            former = now;
-        }
-    });
-}
-
 fn fill(bytes: &mut [u8]) -> bool {
     if !INHABITANT.try_with(Cell::get).unwrap_or(false) {
         return false;
