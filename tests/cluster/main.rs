@@ -5,6 +5,7 @@ mod books;
 mod cards;
 mod chaos;
 mod chaos_load;
+mod chaos_network;
 mod cli;
 mod duplicates;
 mod frozen;
