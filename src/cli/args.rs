@@ -94,7 +94,7 @@ pub(super) struct Node {
     /// Drain when stdin is closed: how `quorate dev` makes sure that no node outlives it
     #[arg(long, hide = true)]
     pub drain_on_stdin_eof: bool,
-    /// Let whoever reaches the HTTP interface break this node's disk and clock (never in production)
+    /// Let whoever reaches the HTTP interface break this node's disk, clock and network (never in production)
     #[arg(long)]
     pub allow_faults: bool,
 }

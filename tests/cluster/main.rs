@@ -7,6 +7,7 @@ mod chaos;
 mod chaos_load;
 mod chaos_network;
 mod cli;
+mod cut_off;
 mod duplicates;
 mod frozen;
 mod garbage;
