@@ -19,6 +19,7 @@
 //! | [`entity`] | the programming model: `decide`, `evolve`, effects, codecs | nothing |
 //! | [`commerce`] | the shop: stock, payment, order and its saga | `entity` |
 //! | [`storage`] | journal and state store on sled, and their memory twin | nothing |
+//! | [`impairment`] | faults of the network on purpose, for links and gossip | nothing |
 //! | [`transport`] | node links over `ractor_cluster`, and their memory twin | nothing |
 //! | [`membership`] | SWIM gossip over sealed UDP | nothing |
 //! | [`replication`] | one openraft group per shard; the only module that sees openraft | storage, transport |
@@ -39,6 +40,7 @@ pub mod commerce;
 pub mod config;
 pub mod entity;
 pub mod gateway;
+pub mod impairment;
 pub mod ingress;
 pub mod membership;
 pub mod outbound;

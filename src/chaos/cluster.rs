@@ -1,13 +1,13 @@
 //! The cluster to be cruel to: real `quorate node` processes of this very binary.
 //!
 //! ```text
-//! node i listens on   127.0.1.i:P   node links and gossip, reached by nobody but the proxy
-//!        advertises   127.0.2.i:P   where the proxy listens in its place
-//!        serves HTTP  127.0.3.i:P   for clients, past the proxy
+//! node i listens on   127.0.1.i:P   node links and gossip
+//!        advertises   127.0.2.i:P   where a proxy listens in its place, if there is one
+//!        serves HTTP  127.0.3.i:P   for clients, past everything that is between the nodes
 //! ```
 //!
-//! A node's own address is also where its connections come from, so the proxy knows who talks to
-//! whom. Invariants: no process outlives this value, on whatever way it ends: dropping it kills and
+//! A node's own address is also where its connections come from, so whoever is between them knows
+//! who talks to whom. Invariants: no process outlives this value, on whatever way it ends: dropping it kills and
 //! reaps its own children, and no others (a node whose parent was killed drains when its stdin
 //! closes). The directory goes with it unless it is kept.
 
@@ -47,7 +47,7 @@ pub struct Node {
     pub number: u16,
     pub name: String,
     pub url: String,
-    /// Where it listens, and where the proxy does in its place.
+    /// Where it listens, and where a proxy does in its place.
     pub listen: SocketAddrV4,
     pub proxied: SocketAddrV4,
     dir: PathBuf,
@@ -76,11 +76,12 @@ impl Drop for Home {
 }
 
 impl Cluster {
-    /// Addresses, directories and a secret; nothing runs yet. Each node gets `more` arguments.
+    /// Addresses, directories and a secret; nothing runs yet. Nodes reach each other through proxies,
+    /// or past them. Each gets `more` arguments.
     ///
     /// # Errors
     /// A directory that cannot be made, or no free port.
-    pub fn prepare(plan: &Plan, more: &[String]) -> io::Result<Self> {
+    pub fn prepare(plan: &Plan, by_proxy: bool, more: &[String]) -> io::Result<Self> {
         let path =
             std::env::temp_dir().join(format!("quorate-chaos-{}-{:08x}", std::process::id(), rand::rng().next_u32()));
         fs::create_dir_all(&path)?;
@@ -88,7 +89,8 @@ impl Cluster {
         let secret = path.join("secret");
         fs::write(&secret, format!("{:016x}{:016x}\n", rand::rng().next_u64(), rand::rng().next_u64()))?;
         let port = free_port(plan.nodes)?;
-        let seeds: Vec<String> = (1..=plan.nodes).map(|number| address(2, number, port).to_string()).collect();
+        let reached = if by_proxy { PROXIED } else { LISTEN };
+        let seeds: Vec<String> = (1..=plan.nodes).map(|number| address(reached, number, port).to_string()).collect();
         let common = [
             ("--seeds", seeds.join(",")),
             ("--secret-file", secret.display().to_string()),
@@ -97,7 +99,11 @@ impl Cluster {
         ];
         let nodes = (1..=plan.nodes).map(|number| Node::plan(number, plan.nodes, port, &path, &common));
         let mut nodes = nodes.collect::<io::Result<Vec<Node>>>()?;
-        nodes.iter_mut().for_each(|node| node.arguments.extend_from_slice(more));
+        for node in &mut nodes {
+            let advertised = address(reached, node.number, port).to_string();
+            node.arguments.extend(["--advertise".to_owned(), advertised]);
+            node.arguments.extend_from_slice(more);
+        }
         Ok(Self { nodes, home })
     }
 
@@ -152,11 +158,10 @@ impl Node {
         let name = format!("n{number}");
         let dir = home.join(&name);
         fs::create_dir_all(dir.join("data"))?;
-        let (listen, proxied, http) = (address(1, number, port), address(2, number, port), address(3, number, port));
+        let [listen, proxied, http] = [LISTEN, PROXIED, HTTP].map(|role| address(role, number, port));
         let own = [
             ("--name", name.clone()),
             ("--listen", listen.to_string()),
-            ("--advertise", proxied.to_string()),
             ("--http", http.to_string()),
             ("--data-dir", dir.join("data").display().to_string()),
         ];
@@ -351,6 +356,11 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
+/// What the third byte of a node's addresses stands for.
+const LISTEN: u8 = 1;
+const PROXIED: u8 = 2;
+const HTTP: u8 = 3;
+
 /// One of the three addresses of a node.
 fn address(role: u8, number: u16, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(127, 0, role, number as u8), port)
@@ -363,7 +373,8 @@ fn free_port(nodes: u16) -> io::Result<u16> {
     let from = std::process::id().wrapping_mul(997);
     let candidates = (0..span).map(|step| (PORTS.start + from.wrapping_add(step) % span) as u16);
     let is_free = |port: &u16| {
-        (1..=3)
+        [LISTEN, PROXIED, HTTP]
+            .into_iter()
             .flat_map(|role| (1..=nodes).map(move |number| address(role, number, *port)))
             .all(|address| TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok())
     };
@@ -383,18 +394,23 @@ mod tests {
     #[test]
     fn every_node_has_addresses_of_its_own_and_the_directory_goes_when_it_is_done_with() {
         let plan = Wanted { nodes: Some(5), ..Wanted::default() }.decide(1).expect("a plan");
-        let cluster = Cluster::prepare(&plan, &[]).expect("prepared");
+        let cluster = Cluster::prepare(&plan, true, &[]).expect("prepared");
         let mut addresses: Vec<SocketAddrV4> =
             cluster.nodes().iter().flat_map(|node| [node.listen, node.proxied]).collect();
         addresses.dedup();
         assert_eq!(addresses.len(), 10);
         assert_eq!(cluster.node(5).name, "n5");
         assert!(cluster.node(5).arguments.contains(&"cluster.replication_factor=5".to_owned()));
+        let proxied = cluster.node(5).proxied.to_string();
+        assert!(cluster.node(5).arguments.contains(&proxied), "it is reached through its proxy");
+        let direct = Cluster::prepare(&plan, false, &[]).expect("prepared");
+        let proxied = direct.node(5).proxied.to_string();
+        assert!(!direct.nodes().iter().flat_map(|node| &node.arguments).any(|one| one.contains(&proxied)));
         let dir = cluster.dir().to_owned();
         assert!(dir.join("n1/data").is_dir());
         drop(cluster);
         assert!(!dir.exists());
-        let cluster = Cluster::prepare(&plan, &[]).expect("prepared");
+        let cluster = Cluster::prepare(&plan, true, &[]).expect("prepared");
         let dir = cluster.dir().to_owned();
         cluster.keep_dir();
         drop(cluster);

@@ -313,6 +313,11 @@ impl Fault {
         *self == Self::KillAll
     }
 
+    /// Whether only a proxy between the nodes can bring it about: nft drops packets, and no more.
+    pub fn needs_proxy(&self) -> bool {
+        matches!(self.kind(), Kind::Delay | Kind::Reorder | Kind::Duplicate | Kind::Reset)
+    }
+
     /// What must come of it, where that is more than "all goes on".
     pub fn expectation(&self) -> &'static str {
         match self {

@@ -4,13 +4,13 @@
 //! plan (seed) ─▶ cluster: N × `quorate node` ◀── load: clients through all nodes ─▶ history
 //!                   │ all their links                                              │
 //!                   ▼                                                              ▼
-//!                 proxy ◀── faults, at their times ─▶ healed ─▶ quiet ─▶ check: verdicts ─▶ report
+//!                network ◀── faults, at their times ─▶ healed ─▶ quiet ─▶ check: verdicts ─▶ report
 //! ```
 //!
 //! | file | is |
 //! |---|---|
 //! | `fault`, `schedule`, `plan` | what can be done, when it is done, what was asked for |
-//! | `cluster`, `proxy` | the processes, and the network between them |
+//! | `cluster`, `network` | the processes, and what is between them: a namespace with nft, a proxy |
 //! | `faults` | each fault from its beginning to the moment when nothing is left of it |
 //! | `load`, `history`, `check`, `verdict` | what is asked meanwhile, and whether the answers were true |
 //! | `gateway` | a card gateway with a ledger of its own, to which the cluster's books are held |
@@ -26,9 +26,9 @@ mod faults;
 pub mod gateway;
 pub mod history;
 pub mod load;
+pub mod network;
 pub mod plan;
 pub mod progress;
-mod proxy;
 mod quiet;
 pub mod report;
 mod run;

@@ -7,9 +7,9 @@ use super::{
     faults::{self, Moment, Stage, Times, Trouble},
     gateway::Gateway,
     load::{self, Load, Workload},
+    network::{Network, Place, Way},
     plan::Plan,
     progress::{News, Progress},
-    proxy::{Network, Place},
     quiet,
     report::{self, FaultRecord, Report, System},
     schedule::Event,
@@ -31,6 +31,8 @@ const WATCH_EVERY: Duration = Duration::from_millis(200);
 
 pub struct Settings {
     pub plan: Plan,
+    /// How nodes are kept apart.
+    pub way: Way,
     pub workloads: Vec<Workload>,
     /// What to type for the same again.
     pub command: String,
@@ -58,6 +60,7 @@ pub enum Error {
 pub async fn run(settings: Settings) -> Result<(Report, super::history::History), Error> {
     let run = Arc::new(Run::start(settings).await?);
     let started = Instant::now();
+    run.note(format!("network: {}", run.network.about));
     run.note("the cluster is ready; load begins");
     let load = load::start(load::Options {
         urls: run.cluster.urls(),
@@ -67,7 +70,7 @@ pub async fn run(settings: Settings) -> Result<(Report, super::history::History)
         started,
     });
     let timeline = run.clone().under_load(&load, started).await;
-    run.network.restore_all();
+    run.network.restore_all().await.map_err(Error::Surroundings)?;
     run.note("all faults are healed; waiting until it is quiet");
     let history = load.stop().await;
     let quiet = quiet::wait(&run.cluster, run.settings.plan.recover_within).await;
@@ -86,6 +89,7 @@ pub async fn run(settings: Settings) -> Result<(Report, super::history::History)
     let plan = run.settings.plan.clone();
     let mut report =
         Report::new(run.settings.command.clone(), plan, System::this(), records, timeline.points(), verdicts);
+    report.network = run.described_network().await;
     report.totals.add(&history);
     report.sabotage = sabotage::chosen().ok().flatten().map(Sabotage::name);
     if report.is_violated() && run.settings.keep_evidence {
@@ -126,10 +130,11 @@ impl Run {
     async fn start(settings: Settings) -> Result<Self, Error> {
         let surroundings = |error: std::io::Error| Error::Surroundings(error.to_string());
         let gateway = Gateway::open().await.map_err(surroundings)?;
-        let cluster = Cluster::prepare(&settings.plan, &gateway.node_arguments()).map_err(surroundings)?;
+        let by_proxy = settings.way.needs_proxies(&settings.plan);
+        let cluster = Cluster::prepare(&settings.plan, by_proxy, &gateway.node_arguments()).map_err(surroundings)?;
         let places: Vec<Place> =
             cluster.nodes().iter().map(|node| Place { listen: node.listen, proxied: node.proxied }).collect();
-        let network = Network::start(&places, settings.plan.seed).await.map_err(surroundings)?;
+        let network = Network::start(&settings.way, &settings.plan, &places).await.map_err(Error::Surroundings)?;
         for node in cluster.nodes() {
             node.start().map_err(surroundings)?;
         }
@@ -142,6 +147,19 @@ impl Run {
         let own = Own { heals: Verdict::new("heals"), as_expected: Verdict::new("faults-do-what-they-must"), stays_up };
         let (own, records, in_force) = (Mutex::new(own), Mutex::default(), Mutex::default());
         Ok(Self { settings, cluster, network, gateway, spare, own, records, in_force })
+    }
+
+    async fn described_network(&self) -> report::Network {
+        let namespace = match &self.settings.way {
+            Way::Namespace(namespace) => Some(namespace.id().to_owned()),
+            Way::Proxy { .. } => None,
+        };
+        report::Network {
+            way: self.settings.way.name(),
+            about: self.network.about.clone(),
+            namespace,
+            packets_dropped: self.network.packets_dropped().await,
+        }
     }
 
     fn note(&self, text: impl Into<String>) {
@@ -242,7 +260,9 @@ impl Run {
         };
         let outcome = Box::pin(faults::carry_out(&stage, &event.fault)).await;
         self.in_force.lock().retain(|(other, _)| *other != number);
-        self.network.restore(number);
+        if let Err(error) = self.network.restore(number).await {
+            self.note(format!("{name} cannot be healed: {error}"));
+        }
         let trouble = self.judge(&event.fault, outcome);
         let record = FaultRecord::new(&event, *times.lock(), started, trouble);
         self.records.lock().push(record);

@@ -94,7 +94,7 @@ pub(super) struct Node {
     /// Drain when stdin is closed: how `quorate dev` makes sure that no node outlives it
     #[arg(long, hide = true)]
     pub drain_on_stdin_eof: bool,
-    /// Let whoever reaches the HTTP interface break this node's disk and clock (never in production)
+    /// Let whoever reaches the HTTP interface break this node's disk, clock and network (never in production)
     #[arg(long)]
     pub allow_faults: bool,
 }
@@ -404,12 +404,29 @@ pub(super) struct Chaos {
     /// Clients, each with one request in flight [default: 16]
     #[arg(long)]
     pub clients: Option<usize>,
+    /// How nodes are kept apart
+    #[arg(long, value_enum, default_value = "auto")]
+    pub network: ChaosNetwork,
+    /// The network namespace that this process was in before it went on in one of the run's own
+    #[arg(long, hide = true, value_name = "NET")]
+    pub left_network: Option<String>,
     /// A plan (TOML); flags beat what it says
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
     /// Where report.json, report.html and the history go
     #[arg(long, value_name = "DIR", default_value = "./chaos-report")]
     pub report: PathBuf,
+}
+
+/// What is between the nodes of `quorate chaos`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ChaosNetwork {
+    /// A namespace where one can be made, else the proxy
+    Auto,
+    /// A proxy on loopback, without privileges
+    Proxy,
+    /// A network namespace of the run's own, where nft drops packets; needs unshare, ip and nft, and root or user namespaces
+    Namespace,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

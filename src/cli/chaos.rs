@@ -5,6 +5,7 @@ use crate::chaos::{
     self, Error, Settings,
     history::History,
     load::Workload,
+    network::{Entrance, Namespace, Way},
     plan::{Plan, Wanted},
     progress::News,
     report::Report,
@@ -20,15 +21,50 @@ use std::{
 /// Without a terminal there is a line of figures so often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(args: args::Chaos) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
+/// What is decided before anything runs.
+pub(super) struct Begun {
+    plan: Plan,
+    way: Way,
+}
+
+/// Decides what is to be done, and in which network. It may come back in a namespace of the run's own:
+/// as this process begun anew, with [`args::Chaos::left_network`].
+pub(super) fn begin(args: &args::Chaos) -> Result<Begun, Failure> {
     // Its nodes would say the same, and the run would look like one that did not start.
     sabotage::chosen().map_err(Failure::usage)?;
-    let plan = plan(&args)?;
+    // First, so that a plan that cannot be is all that is said of it.
+    let plan = plan(args)?;
+    Ok(Begun { plan, way: way(args)? })
+}
+
+fn way(args: &args::Chaos) -> Result<Way, Failure> {
+    if let Some(left) = &args.left_network {
+        return Namespace::furnish(left).map(Way::Namespace).map_err(Failure::operation);
+    }
+    if args.network == args::ChaosNetwork::Proxy {
+        return Ok(Way::Proxy { why: "as asked for".into() });
+    }
+    let why = match Entrance::check() {
+        // Comes back only if it failed.
+        Ok(entrance) => entrance.enter(),
+        Err(why) => why,
+    };
+    match args.network {
+        args::ChaosNetwork::Namespace => {
+            Err(Failure::operation(format!("--network namespace: {why}; --network proxy needs no privileges")))
+        }
+        _ => Ok(Way::Proxy { why }),
+    }
+}
+
+pub(super) async fn run(args: args::Chaos, begun: Begun) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let Begun { plan, way } = begun;
     output::answer(&plan.render())?;
     let settings = Settings {
-        command: command(&args, &plan),
+        command: command(&args, &plan, &way),
         plan,
+        way,
         workloads: Workload::ALL.to_vec(),
         keep_evidence: true,
         news: teller(),
@@ -71,7 +107,7 @@ fn kinds(text: &str) -> Result<Vec<chaos::Kind>, Failure> {
 }
 
 /// What makes the same schedule again, whatever decided it this time.
-fn command(args: &args::Chaos, plan: &Plan) -> String {
+fn command(args: &args::Chaos, plan: &Plan, way: &Way) -> String {
     let mut words = vec!["quorate chaos".to_owned(), format!("--nodes {}", plan.nodes)];
     words.push(format!("--duration {}ms", plan.duration.as_millis()).replace("000ms", "s"));
     if let Some(file) = &args.plan {
@@ -80,7 +116,7 @@ fn command(args: &args::Chaos, plan: &Plan) -> String {
     if let Some(faults) = &args.faults {
         words.push(format!("--faults {faults}"));
     }
-    words.push(format!("--clients {} --seed {}", plan.clients, plan.seed));
+    words.push(format!("--clients {} --seed {} --network {}", plan.clients, plan.seed, way.name()));
     words.join(" ")
 }
 

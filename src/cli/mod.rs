@@ -71,7 +71,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Verify(args) => single_threaded()?.block_on(verify::run(&args)),
         // One thread: the cluster under load has better uses for the others.
         Command::Bench(args) => single_threaded()?.block_on(bench::run(&args)),
-        Command::Chaos(args) => multi_threaded()?.block_on(chaos::run(args)),
+        Command::Chaos(args) => {
+            let begun = chaos::begin(&args)?;
+            multi_threaded()?.block_on(chaos::run(args, begun))
+        }
     }
 }
 

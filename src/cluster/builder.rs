@@ -11,6 +11,7 @@ use crate::{
     catalog::{Catalog, NodeId},
     config,
     entity::Entity,
+    impairment::Impairments,
     membership,
     shard::{Clock, Registry, TaskContext, TaskError, TaskQueue, typed_handler},
     storage::{self, MemoryStorage, SledStorage, Storage},
@@ -44,14 +45,20 @@ pub struct Builder {
 /// What of a node can be broken on purpose, and by what.
 struct Fallible {
     disk: storage::Faults,
+    network: Impairments,
     clock: Clock,
     switch: Option<FaultSwitch>,
 }
 
 impl Fallible {
     fn armed() -> Self {
-        let (disk, (clock, hand)) = (storage::Faults::armed(), Clock::movable());
-        Self { disk: disk.clone(), clock, switch: Some(FaultSwitch::new(disk, hand)) }
+        let (disk, network, (clock, hand)) = (storage::Faults::armed(), Impairments::armed(), Clock::movable());
+        let switch = FaultSwitch::new(disk.clone(), hand, network.clone());
+        Self { disk, network, clock, switch: Some(switch) }
+    }
+
+    fn never(clock: Clock) -> Self {
+        Self { disk: storage::Faults::none(), network: Impairments::none(), clock, switch: None }
     }
 }
 
@@ -167,7 +174,7 @@ impl Builder {
         self
     }
 
-    /// Lets disk and clock be broken on purpose, for tests of what a cluster withstands. Never in
+    /// Lets disk, clock and network be broken on purpose, for tests of what a cluster withstands. Never in
     /// production: whoever reaches the HTTP interface can end the node. Its clock is then one that the
     /// faults move, whatever [`Builder::clock`] says.
     pub fn allow_faults(mut self) -> Self {
@@ -192,7 +199,7 @@ impl Builder {
         };
         let faults = || match allows_faults {
             true => Fallible::armed(),
-            false => Fallible { disk: storage::Faults::none(), clock: clock.clone(), switch: None },
+            false => Fallible::never(clock.clone()),
         };
         let change = |config: &mut Config| changes.iter().for_each(|change| change(config));
         match self.kind {
@@ -203,16 +210,16 @@ impl Builder {
             }
             Kind::SingleNode(mut config) => {
                 change(&mut config);
-                let Fallible { disk, clock, switch: faults } = faults();
+                let Fallible { disk, network: impairments, clock, switch: faults } = faults();
                 let storage = open_sled(&config, disk)?;
                 let network = transport::memory::Network::new();
-                let links = in_memory_links(&network, &config);
+                let links = in_memory_links(&network, &config, impairments);
                 let engines = Engines { storage, links, gossip: None, clock, faults };
                 ready(Cluster::of(vec![start(*config, engines).await?])).await
             }
             Kind::Surrounded(mut config, Surroundings { storage, network, gossip }) => {
                 change(&mut config);
-                let links = in_memory_links(&network, &config);
+                let links = in_memory_links(&network, &config, Impairments::none());
                 let gossip = gossip.map(|network| in_memory_gossip(network, &config)).transpose()?;
                 let engines = Engines { storage, links, gossip, clock: clock.clone(), faults: None };
                 Ok(Cluster::of(vec![start(*config, engines).await?]))
@@ -221,9 +228,9 @@ impl Builder {
                 let mut nodes = Vec::with_capacity(count);
                 for mut config in in_memory_configs(count) {
                     change(&mut config);
-                    let Fallible { disk, clock, switch: faults } = faults();
+                    let Fallible { disk, network: impairments, clock, switch: faults } = faults();
                     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::with_faults(&config.storage, disk));
-                    let links = in_memory_links(&network, &config);
+                    let links = in_memory_links(&network, &config, impairments);
                     let engines = Engines { storage, links, gossip: None, clock, faults };
                     nodes.push(start(config, engines).await?);
                 }
@@ -256,9 +263,13 @@ pub(super) fn in_memory_configs(count: usize) -> Vec<Config> {
     (0..count).map(config).collect()
 }
 
-pub(super) fn in_memory_links(network: &transport::memory::Network, config: &Config) -> super::node::OpenLinks {
+pub(super) fn in_memory_links(
+    network: &transport::memory::Network,
+    config: &Config,
+    impairments: Impairments,
+) -> super::node::OpenLinks {
     let (network, name, address) = (network.clone(), config.node.name.clone(), config.node.listen.clone());
-    Box::new(move |handler| Box::pin(async move { Ok(network.join(name, address, handler)) }))
+    Box::new(move |handler| Box::pin(async move { Ok(network.join_impaired(name, address, handler, impairments)) }))
 }
 
 fn open_sled(config: &Config, faults: storage::Faults) -> Result<Arc<dyn Storage>, StartError> {
@@ -276,21 +287,23 @@ fn networked(config: &Config, fallible: Fallible) -> Result<Engines, StartError>
     let udp = UdpSocket::bind(listen.as_str()).map_err(failed)?;
     udp.set_nonblocking(true).map_err(failed)?;
     let secret = secret(config)?;
-    let Fallible { disk, clock, switch: faults } = fallible;
+    let Fallible { disk, network, clock, switch: faults } = fallible;
     let storage = open_sled(config, disk)?;
     let boot_id: u64 = rand::random();
     let identity = transport::Identity { name: config.node.name.clone(), boot_id, secret: secret.clone() };
-    let options = config.transport.clone();
+    let (options, impairments) = (config.transport.clone(), network.clone());
     let links: super::node::OpenLinks = Box::new(move |handler| {
         Box::pin(async move {
             let tcp = tokio::net::TcpListener::from_std(tcp).map_err(|e| e.to_string())?;
-            transport::start(&options, identity, tcp, handler).await.map_err(|e| e.to_string())
+            let started = transport::start_impaired(&options, identity, tcp, handler, impairments).await;
+            started.map_err(|e| e.to_string())
         })
     });
     let (options, node, seeds) = (config.membership.clone(), config.node.clone(), config.node.seeds.clone());
     let gossip: super::node::OpenGossip = Box::new(move |id: NodeId, cluster| {
         let me = local_record(&node, id, boot_id);
-        membership::start(&options, me, cluster, &secret, udp, seeds).map_err(|e| e.to_string())
+        let started = membership::start_impaired(&options, me, cluster, &secret, udp, seeds, network);
+        started.map_err(|e| e.to_string())
     });
     Ok(Engines { storage, links, gossip: Some(gossip), clock, faults })
 }

@@ -30,7 +30,9 @@ pub use audit::{Finding, ShardHash, Violation};
 pub use builder::{Builder, StartError, Surroundings};
 pub use entity_ref::EntityRef;
 pub use extension::{Extension, NodeHandle};
-pub use faults::{FAULT_DURATION_MAX, FAULTS_MAX, FaultError, FaultKind, FaultStatus, FaultSwitch};
+pub use faults::{
+    FAULT_DURATION_MAX, FAULTS_MAX, FaultDirection, FaultError, FaultKind, FaultPath, FaultStatus, FaultSwitch,
+};
 pub use handle::Cluster;
 pub use inspection::{Page, ResolveError, Resolved};
 pub use lists::{Listed, Listing};

@@ -128,6 +128,9 @@ impl Node {
             tasks: TaskTracker::new(),
         });
         gateway.attach(&node);
+        if let Some(faults) = &node.faults {
+            faults.attach(&node);
+        }
         if let Some(identity) = &identity {
             let mine = identity.view.cluster;
             let hello = node.hello();

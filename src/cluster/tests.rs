@@ -49,7 +49,7 @@ async fn start(network: &Network, storages: &[Arc<MemoryStorage>], clock: &Clock
     let registry = Arc::new(registry);
     let mut nodes = Vec::new();
     for (config, storage) in in_memory_configs(storages.len()).into_iter().zip(storages) {
-        let (links, clock) = (in_memory_links(network, &config), clock.clone());
+        let (links, clock) = (in_memory_links(network, &config, crate::impairment::Impairments::none()), clock.clone());
         let engines = Engines { storage: storage.clone(), links, gossip: None, clock, faults: None };
         nodes.push(Node::start(config, registry.clone(), engines).await.expect("a node starts"));
     }

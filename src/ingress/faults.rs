@@ -1,5 +1,9 @@
 //! Faults on purpose, for nodes that were started with `--allow-faults`; all others answer 403.
 
+mod read;
+
+pub use read::NewFault;
+
 use super::{
     Api,
     conditions::Conditions,
@@ -8,7 +12,7 @@ use super::{
     problem::{Code, FieldError, Problem},
     reply,
 };
-use crate::cluster::{AskError, FAULT_DURATION_MAX, FaultError, FaultKind, FaultStatus};
+use crate::cluster::{AskError, FaultError, FaultStatus};
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -16,76 +20,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{convert::Infallible, time::Duration};
-
-/// The longest that a sync may be held up.
-const DELAY_MS_MAX: u64 = 10_000;
-/// The farthest that a clock may be off.
-const OFFSET_MS_MAX: i64 = 600_000;
+use std::convert::Infallible;
 
 pub fn routes() -> Router<Api> {
     Router::new().route("/admin/v1/faults", get(list).post(inject)).route("/admin/v1/faults/{id}", delete(end))
-}
-
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({"fault": "slow-disk", "delay_ms": 50, "duration_ms": 10_000}))]
-pub struct NewFault {
-    /// `slow-disk` (with `delay_ms`), `full-disk`, `failed-fsync`, `clock-jump` (with `offset_ms`).
-    fault: String,
-    /// It ends by itself after so long: 1 to 600000.
-    duration_ms: u64,
-    /// How much longer every sync takes: 1 to 10000.
-    delay_ms: Option<u64>,
-    /// How far the clock is off: up to 600000 either way, not 0.
-    offset_ms: Option<i64>,
-}
-
-impl NewFault {
-    fn read(&self) -> Result<(FaultKind, Duration), Problem> {
-        let mut errors = Vec::new();
-        let mut wrong = |field: &str, detail: String| errors.push(FieldError { field: field.into(), detail });
-        let duration = Duration::from_millis(self.duration_ms);
-        if duration.is_zero() || duration > FAULT_DURATION_MAX {
-            wrong(
-                "duration_ms",
-                format!("must be from 1 to {}, is {}", FAULT_DURATION_MAX.as_millis(), self.duration_ms),
-            );
-        }
-        let kind = match self.fault.as_str() {
-            "slow-disk" => Some(FaultKind::SlowDisk { delay_ms: self.delay_ms.unwrap_or_default() }),
-            "full-disk" => Some(FaultKind::FullDisk),
-            "failed-fsync" => Some(FaultKind::FailedFsync),
-            "clock-jump" => Some(FaultKind::ClockJump { offset_ms: self.offset_ms.unwrap_or_default() }),
-            other => {
-                let known = "slow-disk, full-disk, failed-fsync, clock-jump";
-                wrong("fault", format!("must be one of {known}, is `{other}`"));
-                None
-            }
-        };
-        match (kind, self.delay_ms) {
-            (Some(FaultKind::SlowDisk { .. }), Some(1..=DELAY_MS_MAX)) => {}
-            (Some(FaultKind::SlowDisk { .. }), _) => {
-                wrong("delay_ms", format!("slow-disk needs it, from 1 to {DELAY_MS_MAX}"));
-            }
-            (Some(_), Some(_)) => wrong("delay_ms", "only slow-disk takes it".into()),
-            _ => {}
-        }
-        match (kind, self.offset_ms) {
-            (Some(FaultKind::ClockJump { .. }), Some(ms)) if ms != 0 && ms.unsigned_abs() <= OFFSET_MS_MAX as u64 => {}
-            (Some(FaultKind::ClockJump { .. }), _) => {
-                wrong("offset_ms", format!("clock-jump needs it, from -{OFFSET_MS_MAX} to {OFFSET_MS_MAX}, and not 0"));
-            }
-            (Some(_), Some(_)) => wrong("offset_ms", "only clock-jump takes it".into()),
-            _ => {}
-        }
-        match kind {
-            Some(kind) if errors.is_empty() => Ok((kind, duration)),
-            _ => Err(Problem::validation(errors)),
-        }
-    }
 }
 
 /// Faults in force on this node.
@@ -162,6 +101,9 @@ impl From<FaultError> for Problem {
             FaultError::IdempotencyKeyReused => {
                 Self::of_ask(AskError::IdempotencyKeyReused, |never: Infallible| match never {})
             }
+            FaultError::UnknownPeer { .. } => {
+                Self::validation(vec![FieldError { field: "peers".into(), detail: error.to_string() }])
+            }
             FaultError::NotFound(id) => Self::not_found("fault", &id.to_string()),
         }
     }
@@ -170,6 +112,7 @@ impl From<FaultError> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::{FaultDirection, FaultKind, FaultPath};
 
     #[test]
     fn what_a_fault_shows_is_what_is_described() {
@@ -177,22 +120,8 @@ mod tests {
         openapi::describes("Fault", FaultStatus { id: 1, kind, duration_ms: 7 });
         let kind = FaultKind::ClockJump { offset_ms: -5 };
         openapi::describes("Fault", FaultStatus { id: 1, kind, duration_ms: 7 });
-    }
-
-    #[test]
-    fn a_fault_says_all_that_is_wrong_with_it() {
-        let read = |text: &str| serde_json::from_str::<NewFault>(text).expect("well-formed").read();
-        let wrong = |text: &str| {
-            let fields = read(text).expect_err(text).errors.into_iter().map(|error| error.field);
-            fields.collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(
-            read(r#"{"fault":"slow-disk","delay_ms":5,"duration_ms":7}"#),
-            Ok((FaultKind::SlowDisk { delay_ms: 5 }, Duration::from_millis(7)))
-        );
-        assert_eq!(wrong(r#"{"fault":"slow-disk","duration_ms":0}"#), "duration_ms delay_ms");
-        assert_eq!(wrong(r#"{"fault":"full-disk","duration_ms":1,"delay_ms":1}"#), "delay_ms");
-        assert_eq!(wrong(r#"{"fault":"clock-jump","duration_ms":1,"offset_ms":0}"#), "offset_ms");
-        assert_eq!(wrong(r#"{"fault":"murder","duration_ms":1}"#), "fault");
+        let path = FaultPath { peers: Some(vec!["n2".into()]), direction: FaultDirection::Both };
+        let kind = FaultKind::Loss { path, probability: 0.1 };
+        openapi::describes("Fault", FaultStatus { id: 1, kind, duration_ms: 7 });
     }
 }

@@ -3,9 +3,13 @@
 use super::{
     Datagrams, Engine, Load, PACKET_BYTES_MAX, State, View,
     announce::REMEMBERED_MAX,
+    impaired::{Lane, Late},
     seal::{Rejected, Seal},
 };
-use crate::telemetry::{Limited, names};
+use crate::{
+    impairment::Impairments,
+    telemetry::{Limited, names},
+};
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
@@ -79,6 +83,8 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     view: watch::Sender<View>,
     started: Instant,
+    /// What is late on purpose.
+    lane: Lane,
     /// One byte longer than a packet may be, so that a longer one shows.
     buffer: Box<[u8; PACKET_BYTES_MAX + 1]>,
 }
@@ -90,9 +96,11 @@ impl Driver {
         datagrams: Arc<dyn Datagrams>,
         shared: Arc<Shared>,
         view: watch::Sender<View>,
+        impairments: Impairments,
     ) -> Self {
         let buffer = Box::new([0; PACKET_BYTES_MAX + 1]);
-        Self { engine, seal, datagrams, shared, view, started: Instant::now(), buffer }
+        let lane = Lane::new(impairments);
+        Self { engine, seal, datagrams, shared, view, started: Instant::now(), lane, buffer }
     }
 
     pub async fn run(mut self) {
@@ -106,6 +114,7 @@ impl Driver {
                 self.engine.set_load(load);
             }
             self.drain();
+            self.hand_on_late();
             self.engine.advance(self.started.elapsed());
             self.flush();
             self.wait().await;
@@ -123,10 +132,17 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let late = async {
+            match self.lane.next() {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.datagrams.readable() => {}
             () = self.shared.wake.notified() => {}
             () = timer => {}
+            () = late => {}
         }
     }
 
@@ -136,11 +152,21 @@ impl Driver {
             let now = self.started.elapsed();
             match self.seal.open(&mut self.buffer[..length]) {
                 Ok(plain) => {
-                    if let Err(refused) = self.engine.receive(now, plain) {
-                        reject(&self.shared, "undecodable", &refused);
+                    if self.lane.takes_in(&self.engine, plain) {
+                        take_in(&mut self.engine, &self.shared, now, plain);
                     }
                 }
                 Err(rejected) => reject(&self.shared, Rejected::as_str(rejected), &rejected),
+            }
+        }
+    }
+
+    fn hand_on_late(&mut self) {
+        for packet in self.lane.arrived() {
+            match packet {
+                Late::Outgoing { to, to_all: true, bytes } => self.datagrams.send_to_all(&to, bytes),
+                Late::Outgoing { to, to_all: false, bytes } => self.datagrams.send(&to, bytes),
+                Late::Incoming(plain) => take_in(&mut self.engine, &self.shared, self.started.elapsed(), &plain),
             }
         }
     }
@@ -151,6 +177,9 @@ impl Driver {
                 tracing::error!(bytes = packet.bytes.len(), "a gossip packet could not be sealed");
                 continue;
             };
+            if !self.lane.sends(&self.engine, &packet, &sealed) {
+                continue;
+            }
             match packet.to_all {
                 true => self.datagrams.send_to_all(&packet.to, sealed),
                 false => self.datagrams.send(&packet.to, sealed),
@@ -170,6 +199,12 @@ impl Driver {
             self.engine.repeat_farewell(self.started.elapsed());
             self.flush();
         }
+    }
+}
+
+fn take_in(engine: &mut Engine, shared: &Shared, now: Duration, plain: &[u8]) {
+    if let Err(refused) = engine.receive(now, plain) {
+        reject(shared, "undecodable", &refused);
     }
 }
 

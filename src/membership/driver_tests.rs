@@ -1,7 +1,13 @@
 //! The driver on real sockets and on the memory network, with short times.
 
-use super::{Error, LocalRecord, MemberView, Membership, Options, State, View, memory::Network, start, start_with};
-use crate::catalog::{ClusterId, NodeId};
+use super::{
+    Error, LocalRecord, MemberView, Membership, Options, State, View, memory::Network, start, start_impaired,
+    start_with,
+};
+use crate::{
+    catalog::{ClusterId, NodeId},
+    impairment::{Condition, Direction, Impairment, Impairments},
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{net::UdpSocket, time::Duration};
 
@@ -93,6 +99,41 @@ async fn three_nodes_join_one_dies_and_comes_back_with_a_new_boot_id() {
         assert_eq!(view[&NodeId(3)].record.address, again.address);
     }
     again.wait_state(1, State::Alive).await;
+}
+
+#[tokio::test]
+async fn a_node_that_impairs_its_own_packets_is_not_heard_or_hears_nobody_as_long_as_it_does() {
+    let impairments = Impairments::armed();
+    let a = member(1, &[]);
+    let b = member(2, &[&a.address]);
+    let (socket, address) = socket();
+    let (me, seeds) = (local(3, &address, 3), vec![a.address.clone()]);
+    let started = start_impaired(&quick(), me, CLUSTER, SECRET, socket, seeds, impairments.clone());
+    let c = Running { membership: started.expect("starts"), address };
+    let all_alive = async || {
+        for (of, others) in [(&a, [2, 3]), (&b, [1, 3]), (&c, [1, 2])] {
+            for other in others {
+                of.wait_state(other, State::Alive).await;
+            }
+        }
+    };
+    let impair = |peers: Option<&[&str]>, direction, condition| {
+        let peers = peers.map(|names| names.iter().map(ToString::to_string).collect());
+        impairments.replace(vec![Impairment { peers, direction, condition }]);
+    };
+    all_alive().await;
+    impair(None, Direction::Outgoing, Condition::cut());
+    a.wait_state(3, State::Down).await;
+    b.wait_state(3, State::Down).await;
+    impairments.replace(Vec::new());
+    all_alive().await;
+    impair(Some(&["n1", "n2"]), Direction::Incoming, Condition::cut());
+    c.wait_state(1, State::Down).await;
+    c.wait_state(2, State::Down).await;
+    // Late, doubled and out of order is still heard.
+    let slow = Condition { delay: Duration::from_millis(10), reorder: 0.3, duplicate: 0.3, ..Condition::default() };
+    impair(None, Direction::Both, slow);
+    all_alive().await;
 }
 
 #[tokio::test]

@@ -174,6 +174,25 @@ impl Engine {
         &self.view
     }
 
+    /// The name of the node that a packet comes from, if both are known.
+    pub fn sender(&self, packet: &[u8]) -> Option<String> {
+        let node = match Message::decode(packet)? {
+            Message::Swim(mut content) => {
+                let header: Header<Identity> = PostcardCodec.decode_header(&mut content).ok()?;
+                header.src.node
+            }
+            Message::Ask { reply_to } => return self.name_at(reply_to),
+            Message::Record(content) => Record::decode(content)?.node,
+        };
+        self.view.get(&node).map(|member| member.record.name.clone())
+    }
+
+    /// The name of the node at an address, if it is known.
+    pub fn name_at(&self, address: &str) -> Option<String> {
+        let at = self.view.values().find(|member| member.record.address == address);
+        at.map(|member| member.record.name.clone())
+    }
+
     /// Sets the load figures; they are sent round at the next `load_period`.
     pub fn set_load(&mut self, load: Load) {
         self.load = load;

@@ -5,7 +5,7 @@ use super::{
     driver::{Driver, Ending, Shared},
     seal::Seal,
 };
-use crate::catalog::ClusterId;
+use crate::{catalog::ClusterId, impairment::Impairments};
 use std::{
     io,
     net::UdpSocket,
@@ -51,8 +51,21 @@ pub fn start(
     socket: UdpSocket,
     seeds: Vec<String>,
 ) -> Result<Membership, Error> {
+    start_impaired(options, me, cluster, secret, socket, seeds, Impairments::none())
+}
+
+/// As [`start`], with packets that can be impaired on purpose.
+pub fn start_impaired(
+    options: &Options,
+    me: LocalRecord,
+    cluster: ClusterId,
+    secret: &[u8],
+    socket: UdpSocket,
+    seeds: Vec<String>,
+    impairments: Impairments,
+) -> Result<Membership, Error> {
     runtime()?;
-    start_with(options, me, cluster, secret, Arc::new(Udp::new(socket)?), seeds)
+    run(options, me, cluster, secret, Arc::new(Udp::new(socket)?), seeds, impairments)
 }
 
 /// As [`start`], over any packet service, for instance [`super::memory::Network`].
@@ -64,12 +77,25 @@ pub fn start_with(
     datagrams: Arc<dyn Datagrams>,
     seeds: Vec<String>,
 ) -> Result<Membership, Error> {
+    run(options, me, cluster, secret, datagrams, seeds, Impairments::none())
+}
+
+fn run(
+    options: &Options,
+    me: LocalRecord,
+    cluster: ClusterId,
+    secret: &[u8],
+    datagrams: Arc<dyn Datagrams>,
+    seeds: Vec<String>,
+    impairments: Impairments,
+) -> Result<Membership, Error> {
     let runtime = runtime()?;
     let seal = Seal::new(secret, cluster)?;
     let engine = Engine::new(options, me, seeds, unix_ms(), rand::random())?;
     let shared = Arc::new(Shared::default());
     let (sender, view) = watch::channel(View::new());
-    runtime.spawn(Driver::new(engine, seal, datagrams, shared.clone(), sender).run());
+    let driver = Driver::new(engine, seal, datagrams, shared.clone(), sender, impairments);
+    runtime.spawn(driver.run());
     Ok(Membership { shared, view })
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn run(links: Weak<Links>, me: NodeId, slot: Weak<Slot>) {
                 if opened_at.take().is_some() {
                     failures = 0;
                 }
-                Step::Dial(wire.dial(me, slot.peer.read().clone()), backoff(min, max, failures))
+                Step::Dial(links.dial(&wire, me, slot.peer.read().clone()), backoff(min, max, failures))
             }
         };
         match step {

@@ -7,6 +7,7 @@
 use super::{
     Class, Error, FRAME_BYTES_MAX, Handler, Options,
     frame::{Frame, Frames, Header, Malformed, Outcome},
+    impaired::Gate,
     outbox::Outbox,
     slot::{Running, Slot},
     wire::{Line, LinkId},
@@ -23,10 +24,15 @@ use tokio::{
 /// A deadline for those who set none.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
+/// A batch without its header, and how long it was with it.
+pub(super) type Arrived = (Header, Bytes, u64);
+
 pub(super) struct Link {
     pub id: LinkId,
     pub slot: Arc<Slot>,
     pub boot_id: u64,
+    /// What comes in passes it, where it can be impaired on purpose.
+    pub inlet: Option<Gate<Arrived>>,
     line: Arc<dyn Line>,
     handler: Arc<dyn Handler>,
     state: Mutex<State>,
@@ -54,6 +60,7 @@ impl Link {
         boot_id: u64,
         slot: Arc<Slot>,
         line: Arc<dyn Line>,
+        inlet: Option<Gate<Arrived>>,
         handler: Arc<dyn Handler>,
         options: &Options,
     ) -> Arc<Self> {
@@ -69,6 +76,7 @@ impl Link {
             id,
             slot,
             boot_id,
+            inlet,
             line,
             handler,
             state: Mutex::new(state),
@@ -142,7 +150,7 @@ impl Link {
     }
 
     /// Takes in a batch (without its header). An error means that the link must be closed.
-    pub fn receive(self: &Arc<Self>, header: Header, frames: Bytes, batch_len: u64) -> Result<(), Malformed> {
+    pub fn receive(self: &Arc<Self>, (header, frames, batch_len): Arrived) -> Result<(), Malformed> {
         let (wake, draining) = {
             let mut state = self.state.lock();
             state.last_heard = Instant::now();

@@ -11,11 +11,15 @@
 use super::{
     Class, Error, Handler, INTRODUCTION_BYTES_MAX, LinkState, LinkView, Options, Peer, Transport, dialer,
     frame::Header,
-    link::Link,
+    impaired::{self, Gate},
+    link::{Arrived, Link},
     slot::Slot,
-    wire::{Hello, Line, LinkId, Wire},
+    wire::{DialError, Hello, Line, LinkId, Wire},
 };
-use crate::catalog::NodeId;
+use crate::{
+    catalog::NodeId,
+    impairment::{Direction, Impairments},
+};
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 use parking_lot::RwLock;
@@ -38,6 +42,7 @@ pub(super) struct Links {
     pub boot_id: u64,
     pub options: Options,
     handler: Arc<dyn Handler>,
+    impairments: Impairments,
     wire: OnceLock<Arc<dyn Wire>>,
     runtime: tokio::runtime::Handle,
     peers: RwLock<Peers>,
@@ -63,12 +68,19 @@ pub(super) enum Unwelcome {
 
 impl Links {
     /// Links without a wire; [`attach`](Self::attach) must follow.
-    pub fn new(name: String, boot_id: u64, options: Options, handler: Arc<dyn Handler>) -> Arc<Self> {
+    pub fn new(
+        name: String,
+        boot_id: u64,
+        options: Options,
+        handler: Arc<dyn Handler>,
+        impairments: Impairments,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name,
             boot_id,
             options,
             handler,
+            impairments,
             wire: OnceLock::new(),
             runtime: tokio::runtime::Handle::current(),
             peers: RwLock::default(),
@@ -113,9 +125,12 @@ impl Links {
     }
 
     /// A connection with `peer` is open. It replaces an earlier one. False if it is not wanted.
-    pub fn link_up(&self, id: LinkId, peer: NodeId, boot_id: u64, line: Arc<dyn Line>) -> bool {
+    pub fn link_up(self: &Arc<Self>, id: LinkId, peer: NodeId, boot_id: u64, line: Arc<dyn Line>) -> bool {
         let Some(slot) = self.slot(peer) else { return false };
-        let link = Link::new(id, boot_id, slot.clone(), line, self.handler.clone(), &self.options);
+        let name = slot.peer.read().name.clone();
+        let line = impaired::outgoing(&self.impairments, &name, line);
+        let inlet = self.inlet(id, &name);
+        let link = Link::new(id, boot_id, slot.clone(), line, inlet, self.handler.clone(), &self.options);
         let former = {
             let mut open = self.open.write();
             // under the lock that `close` takes, so that no link slips in behind it
@@ -175,9 +190,58 @@ impl Links {
         let Some(link) = link else {
             return tracing::debug!(link = header.link, "dropped a batch of a connection that is not open");
         };
-        if let Err(malformed) = link.receive(header, batch, len) {
-            self.drop_link(&link, &malformed.to_string());
+        let arrived = (header, batch, len);
+        let passed = match &link.inlet {
+            Some(inlet) => inlet.pass(arrived),
+            None => Some(arrived),
+        };
+        if let Some(arrived) = passed {
+            self.take_in(&link, arrived);
         }
+    }
+
+    fn take_in(&self, link: &Arc<Link>, arrived: Arrived) {
+        if let Err(malformed) = link.receive(arrived) {
+            self.drop_link(link, &malformed.to_string());
+        }
+    }
+
+    /// What comes in over a link from `peer` passes this, if anything can happen to it.
+    fn inlet(self: &Arc<Self>, id: LinkId, peer: &str) -> Option<Gate<Arrived>> {
+        let path = self.impairments.path(peer, Direction::Incoming)?;
+        let links = Arc::downgrade(self);
+        Some(Gate::new(path, move |arrived| {
+            let Some(links) = links.upgrade() else { return false };
+            // The link may have ended while this was on its way.
+            let Some(link) = links.open.read().get(&id).cloned() else { return false };
+            links.take_in(&link, arrived);
+            true
+        }))
+    }
+
+    /// Opens a link by `wire`; across a cut it fails as if nobody had answered.
+    pub fn dial(&self, wire: &Arc<dyn Wire>, me: NodeId, peer: Peer) -> BoxFuture<'static, Result<(), DialError>> {
+        let (within, name, address) = (self.options.connect_timeout, peer.name.clone(), peer.address.clone());
+        let reachable = self.impairments.clone().reachable(name, within);
+        let dial = wire.dial(me, peer);
+        Box::pin(async move {
+            match reachable.await {
+                true => dial.await,
+                false => Err(DialError::Failed(format!("cannot connect to {address} within {within:?}"))),
+            }
+        })
+    }
+
+    /// Whether a caller can be heard and answered, which is waited for at most so long.
+    pub async fn hears(&self, hello: &Hello, within: Duration) -> bool {
+        self.impairments.clone().reachable(hello.from_name.clone(), within).await
+    }
+
+    /// The name of the peer at an address.
+    fn name_at(&self, address: &str) -> Option<String> {
+        let peers = self.peers.read();
+        let mut all = peers.slots.values().map(|slot| slot.peer.read());
+        all.find(|peer| peer.address == address).map(|peer| peer.name.clone())
     }
 
     /// Answers an introduction that came over the wire.
@@ -320,6 +384,7 @@ impl Transport for Arc<Links> {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         let wire = self.wire.get().cloned();
+        let (impairments, peer) = (self.impairments.clone(), self.name_at(&address));
         Box::pin(async move {
             if request.len() > INTRODUCTION_BYTES_MAX {
                 return Err(format!(
@@ -328,7 +393,13 @@ impl Transport for Arc<Links> {
                 ));
             }
             let Some(wire) = wire else { return Err("the links are not started".to_owned()) };
-            let asked = wire.introduce(address.clone(), request, timeout);
+            let asked = async {
+                if let Some(peer) = peer {
+                    // Whether it is reached in time shows below.
+                    let _ = impairments.reachable(peer, timeout).await;
+                }
+                wire.introduce(address.clone(), request, timeout).await
+            };
             match tokio::time::timeout(timeout, asked).await {
                 Ok(answer) => answer,
                 Err(_) => Err(format!("{address} did not answer within {timeout:?}")),

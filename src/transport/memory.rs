@@ -13,7 +13,7 @@ use super::{
     links::{Links, Unwelcome},
     wire::{DialError, Hello, Line, LinkId, Wire},
 };
-use crate::catalog::NodeId;
+use crate::{catalog::NodeId, impairment::Impairments};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -97,10 +97,21 @@ impl Network {
         address: impl Into<String>,
         handler: Arc<dyn Handler>,
     ) -> Arc<dyn Transport> {
+        self.join_impaired(name, address, handler, Impairments::none())
+    }
+
+    /// As [`join`](Self::join), with links that the node itself can impair on purpose.
+    pub fn join_impaired(
+        &self,
+        name: impl Into<String>,
+        address: impl Into<String>,
+        handler: Arc<dyn Handler>,
+        impairments: Impairments,
+    ) -> Arc<dyn Transport> {
         let (name, address) = (name.into(), address.into());
         self.crash(&address);
         let boot_id = self.inner.number();
-        let links = Links::new(name.clone(), boot_id, self.inner.options.clone(), handler);
+        let links = Links::new(name.clone(), boot_id, self.inner.options.clone(), handler, impairments);
         let gone = CancellationToken::new();
         let node = Node { links: Arc::downgrade(&links), gone: gone.clone() };
         self.inner.state.lock().nodes.insert(address.clone(), node);
@@ -318,6 +329,9 @@ impl Dial {
             return Err(failed("this node is gone"));
         }
         let Some((there, there_gone)) = self.network.find(&self.to) else { return Err(failed("nobody listens there")) };
+        if !there.hears(&self.hello, self.network.options.handshake_timeout).await {
+            return Err(failed("no handshake"));
+        }
         there.greet(&self.hello).map_err(|unwelcome| match unwelcome {
             Unwelcome::Unknown(detail) => DialError::Unknown { address: address.clone(), detail },
             Unwelcome::Refused(detail) => failed(&detail),

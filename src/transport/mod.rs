@@ -7,6 +7,7 @@
 
 mod dialer;
 mod frame;
+mod impaired;
 mod link;
 mod links;
 mod log_limit;
@@ -19,7 +20,7 @@ mod slot;
 mod tests;
 mod wire;
 
-use crate::catalog::NodeId;
+use crate::{catalog::NodeId, impairment::Impairments};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -42,7 +43,21 @@ pub async fn start(
     listener: tokio::net::TcpListener,
     handler: Arc<dyn Handler>,
 ) -> Result<Arc<dyn Transport>, StartError> {
-    let (links, _) = ractor_wire::start(options, identity, listener, handler).await?;
+    start_impaired(options, identity, listener, handler, Impairments::none()).await
+}
+
+/// As [`start`], on links that can be impaired on purpose.
+///
+/// # Errors
+/// As those of [`start`].
+pub async fn start_impaired(
+    options: &Options,
+    identity: Identity,
+    listener: tokio::net::TcpListener,
+    handler: Arc<dyn Handler>,
+    impairments: Impairments,
+) -> Result<Arc<dyn Transport>, StartError> {
+    let (links, _) = ractor_wire::start(options, identity, listener, handler, impairments).await?;
     Ok(Arc::new(links))
 }
 

@@ -19,8 +19,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     // Nothing above them: of the catalog they know the ids only.
     ("storage", &["sabotage"]),
-    ("transport", &["catalog::NodeId"]),
-    ("membership", &["catalog::NodeId", "catalog::ClusterId", "telemetry"]),
+    // Faults on purpose, which links and gossip share.
+    ("impairment", &[]),
+    ("transport", &["catalog::NodeId", "impairment"]),
+    ("membership", &["catalog::NodeId", "catalog::ClusterId", "impairment", "telemetry"]),
     ("replication", &["storage", "transport", "catalog::NodeId", "catalog::ClusterId"]),
     ("catalog", &["entity", "storage", "transport"]),
     // Of the cluster the vocabulary of its answers, which the callers get to see unchanged.
@@ -58,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "entity",
             "catalog",
+            "impairment",
             "storage",
             "transport",
             "membership",

@@ -16,7 +16,7 @@ mod process;
 use super::{
     cluster::{Cluster, Node},
     fault::Fault,
-    proxy::Network,
+    network::Network,
 };
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};

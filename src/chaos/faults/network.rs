@@ -1,9 +1,9 @@
-//! The network: everything here happens in the proxy.
+//! The network between the nodes.
 
 use super::{
     super::{
         fault::Fault,
-        proxy::{Change, Condition},
+        network::{Change, Condition},
     },
     Stage, Trouble,
 };
@@ -13,10 +13,11 @@ use std::time::Duration;
 const RESET_EVERY: Duration = Duration::from_millis(500);
 
 pub async fn change(stage: &Stage<'_>, fault: &Fault) -> Result<(), Trouble> {
-    stage.network.apply(stage.number, effect(fault, stage.cluster.nodes().len() as u16));
+    let effect = effect(fault, stage.cluster.nodes().len() as u16);
+    stage.network.apply(stage.number, effect).await.map_err(Trouble::NotDone)?;
     stage.begun();
     stage.last().await;
-    stage.network.restore(stage.number);
+    stage.network.restore(stage.number).await.map_err(Trouble::NotDone)?;
     stage.healed();
     for node in stage.cluster.nodes() {
         // Others may be doing something to it; then it is theirs to wait for.
@@ -31,7 +32,7 @@ pub async fn reset(stage: &Stage<'_>, node: u16) -> Result<(), Trouble> {
     stage.begun();
     let ends = tokio::time::Instant::now() + stage.lasts;
     while tokio::time::Instant::now() < ends {
-        stage.network.reset(node);
+        stage.network.reset(node).map_err(Trouble::NotDone)?;
         tokio::time::sleep(RESET_EVERY.min(stage.lasts)).await;
     }
     stage.healed();

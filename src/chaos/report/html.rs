@@ -125,9 +125,12 @@ fn facts(page: &mut String, report: &Report) {
         ("quorate", report.version.to_owned()),
         (
             "machine",
-            format!("{} cores, {}; nodes, proxy and clients share them", report.system.cores, report.system.kernel),
+            format!(
+                "{} cores, {}; nodes, clients and whatever is between them share them",
+                report.system.cores, report.system.kernel
+            ),
         ),
-        ("network", report.network.to_owned()),
+        ("network", report.network.render()),
         ("copies of each shard", report.plan.ground().replication_factor().to_string()),
         ("logs and data", report.evidence.clone().unwrap_or_else(|| "not kept".into())),
     ];

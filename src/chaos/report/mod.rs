@@ -33,8 +33,7 @@ pub struct Report {
     pub sabotage: Option<&'static str>,
     pub system: System,
     pub ended_at_unix_ms: u64,
-    /// The way in which nodes are kept apart.
-    pub network: &'static str,
+    pub network: Network,
     pub totals: Totals,
     pub verdicts: Vec<Verdict>,
     pub faults: Vec<FaultRecord>,
@@ -42,6 +41,26 @@ pub struct Report {
     pub timeline: Vec<Point>,
     /// Where logs and data of the nodes are, if they were kept.
     pub evidence: Option<String>,
+}
+
+/// How nodes were kept apart.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Network {
+    /// As on the command line: `namespace` or `proxy`.
+    pub way: &'static str,
+    /// For people, with the reason.
+    pub about: String,
+    /// As `/proc` showed it. It ended with the run.
+    pub namespace: Option<String>,
+    /// By nft, which counts them.
+    pub packets_dropped: Option<u64>,
+}
+
+impl Network {
+    fn render(&self) -> String {
+        let dropped = self.packets_dropped.map_or_else(String::new, |count| format!("; {count} packets dropped"));
+        format!("{}{dropped}", self.about)
+    }
 }
 
 /// What it ran on.
@@ -152,7 +171,7 @@ impl Report {
             sabotage: None,
             system,
             ended_at_unix_ms: since.as_millis() as u64,
-            network: "a proxy between the nodes, on loopback, without privileges",
+            network: Network::default(),
             totals: Totals::default(),
             verdicts,
             faults,
@@ -207,7 +226,8 @@ impl Report {
         }
         let Totals { operations, acknowledged, declined, refused, unknown, .. } = self.totals;
         text.push_str(&format!(
-            "\n  {operations} attempts: {acknowledged} acknowledged, {declined} declined, {refused} refused, {unknown} unknown\n  again: {}\n",
+            "\n  {operations} attempts: {acknowledged} acknowledged, {declined} declined, {refused} refused, {unknown} unknown\n  network: {}\n  again: {}\n",
+            self.network.render(),
             self.command
         ));
         text

@@ -102,8 +102,14 @@ pub struct Fault {
     #[schema(example = "slow-disk")]
     fault: String,
     duration_ms: u64,
-    /// Of `slow-disk`.
+    /// Of `slow-disk` and `delay`.
     delay_ms: Option<u64>,
     /// Of `clock-jump`.
     offset_ms: Option<i64>,
+    /// Of `loss`, `reorder` and `duplicate`.
+    probability: Option<f64>,
+    /// Of faults of the network: between the node that was asked and these. Left out: all others.
+    peers: Option<Vec<String>>,
+    /// Of faults of the network: `both`, `outgoing` or `incoming`.
+    direction: Option<String>,
 }

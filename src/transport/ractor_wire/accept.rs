@@ -85,7 +85,14 @@ async fn introduce(wire: &RactorWire, stream: &mut TcpStream, proven: &Proven) -
 
 async fn link(wire: &RactorWire, mut stream: TcpStream, proven: &Proven) -> Result<(), String> {
     let hello = Hello::decode(proven.body.clone()).map_err(|error| error.to_string())?;
-    let welcome = wire.links.upgrade().map(|links| links.greet(&hello));
+    let links = wire.links.upgrade();
+    if let Some(links) = &links
+        && !links.hears(&hello, wire.options.handshake_timeout).await
+    {
+        // No answer at all: that is what a path that is cut gives.
+        return Err(format!("{} is cut off from this node on purpose", hello.from_name));
+    }
+    let welcome = links.map(|links| links.greet(&hello));
     let refusal = match welcome {
         Some(Ok(())) => None,
         Some(Err(Unwelcome::Unknown(detail))) => Some(Answer::Unknown(detail)),

@@ -31,7 +31,7 @@ use super::{
     log_limit::LogLimit,
     wire::{DialError, Hello, Line, LinkId, Wire},
 };
-use crate::catalog::NodeId;
+use crate::{catalog::NodeId, impairment::Impairments};
 use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -96,6 +96,7 @@ pub(super) async fn start(
     identity: Identity,
     listener: TcpListener,
     handler: Arc<dyn Handler>,
+    impairments: Impairments,
 ) -> Result<(Arc<Links>, Arc<RactorWire>), StartError> {
     options.validate().map_err(StartError::Options)?;
     if identity.name.is_empty() || identity.name.len() > 255 {
@@ -105,7 +106,7 @@ pub(super) async fn start(
         return Err(StartError::NoSecret);
     }
     let keys = Keys::derive(&identity.secret);
-    let links = Links::new(identity.name.clone(), identity.boot_id, options.clone(), handler);
+    let links = Links::new(identity.name.clone(), identity.boot_id, options.clone(), handler, impairments);
     let sessions = Sessions::new(Arc::downgrade(&links));
     let server = start_server(&identity, &keys, &sessions).await?;
     let gateway = Gateway { name: identity.name.clone(), links: Arc::downgrade(&links), sessions: sessions.clone() };

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod faults;
+mod impaired;
 mod processes;
 mod strangers;
 

@@ -21,7 +21,10 @@ async fn target(options: Options, secret: &str) -> Target {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let identity = Identity::new(format!("{:016x}", rand::random::<u64>()), secret);
-    let (links, wire) = ractor_wire::start(&options, identity, listener, Arc::new(Obedient::default())).await.unwrap();
+    let (links, wire) =
+        ractor_wire::start(&options, identity, listener, Arc::new(Obedient::default()), Impairments::none())
+            .await
+            .unwrap();
     Target { wire, links, address }
 }
 

@@ -1,4 +1,4 @@
-//! The network between the nodes: everything that they send to each other passes here.
+//! Proxies between the nodes: everything that they send to each other passes here.
 //!
 //! ```text
 //! n1 ── 127.0.1.1 ─▶ 127.0.2.2 (proxy of n2) ─▶ 127.0.1.2 ── n2
@@ -20,30 +20,24 @@ mod udp;
 
 pub use condition::{Change, Condition};
 
+use super::Place;
 use condition::{Line, Matrix};
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-/// Where a node listens, and where the proxy does in its place.
-#[derive(Debug, Clone, Copy)]
-pub struct Place {
-    pub listen: SocketAddrV4,
-    pub proxied: SocketAddrV4,
-}
-
 /// The proxies of all nodes. They end when this is dropped.
-pub struct Network {
+pub struct Proxies {
     matrix: watch::Sender<Matrix>,
     changes: Mutex<BTreeMap<u64, Change>>,
     _proxies: JoinSet<()>,
 }
 
-impl Network {
+impl Proxies {
     /// Listens in place of every node. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -61,7 +55,7 @@ impl Network {
         Ok(Self { matrix, changes: Mutex::default(), _proxies: proxies })
     }
 
-    /// From now on, until [`Network::restore`] with the same number.
+    /// From now on, until [`Proxies::restore`] with the same number.
     pub fn apply(&self, number: u64, change: Change) {
         let mut changes = self.changes.lock();
         changes.insert(number, change);

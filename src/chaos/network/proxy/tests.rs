@@ -1,5 +1,8 @@
 use super::*;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddrV4,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream, UdpSocket},
@@ -11,7 +14,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 /// Two nodes and the network between them: they are the sockets of this test.
 struct Pair {
-    network: Network,
+    network: Proxies,
     places: Vec<Place>,
     listeners: Vec<TcpListener>,
     sockets: Vec<UdpSocket>,
@@ -28,7 +31,7 @@ impl Pair {
         drop(probe);
         let place = |number| Place { listen: address(1, number, port), proxied: address(2, number, port) };
         let places: Vec<Place> = (1..=2).map(place).collect();
-        let network = Network::start(&places, 1).await.expect("the proxies");
+        let network = Proxies::start(&places, 1).await.expect("the proxies");
         let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
         for place in &places {
             listeners.push(TcpListener::bind(SocketAddr::V4(place.listen)).await.expect("a listener"));
