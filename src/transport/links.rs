@@ -394,9 +394,10 @@ impl Transport for Arc<Links> {
             }
             let Some(wire) = wire else { return Err("the links are not started".to_owned()) };
             let asked = async {
-                if let Some(peer) = peer {
-                    // Whether it is reached in time shows below.
-                    let _ = impairments.reachable(peer, timeout).await;
+                if let Some(peer) = peer
+                    && !impairments.reachable(peer, timeout).await
+                {
+                    std::future::pending::<()>().await;
                 }
                 wire.introduce(address.clone(), request, timeout).await
             };

@@ -115,6 +115,8 @@ async fn owned(node: &Node, owner: &Value) -> Vec<u64> {
 async fn sku_of(node: &Node, shard: u64) -> String {
     for number in 0..1000 {
         let sku = format!("cut-{number}");
+        // What does not exist is in no shard that could be asked for.
+        write(node, &sku, 0).await;
         let entity = node.http_get(&format!("/admin/v1/entities/stock/{sku}")).await.json();
         if entity["shard"] == shard {
             return sku;
