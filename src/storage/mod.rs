@@ -34,6 +34,8 @@ pub mod conformance;
 mod disk;
 mod engine;
 mod faults;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod head;
 mod index;
 mod journal;
