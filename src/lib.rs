@@ -46,6 +46,8 @@ pub mod ingress;
 pub mod membership;
 pub mod outbound;
 pub mod replication;
+#[doc(hidden)]
+pub mod sabotage;
 pub mod shard;
 pub mod storage;
 pub mod telemetry;

@@ -199,8 +199,10 @@ impl Node {
         }
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = Command::new(std::env::current_exe()?);
-        // What is set in this shell must not make another run of the same plan.
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("QUORATE_")).for_each(|(name, _)| {
+        // What is set in this shell must not make another run of the same plan. Only how a build that can
+        // be sabotaged is to fail is no part of it.
+        let ours = |name: &str| name.starts_with("QUORATE_") && name != "QUORATE_SABOTAGE";
+        std::env::vars_os().filter(|(name, _)| ours(&name.to_string_lossy())).for_each(|(name, _)| {
             command.env_remove(name);
         });
         command.args(&self.arguments).env("TOKIO_WORKER_THREADS", &self.worker_threads);

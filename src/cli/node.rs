@@ -8,7 +8,7 @@
 //! Ports and directory are tried here first, because here it is known which key to blame.
 
 use super::{Failure, args, config, output, serve, signals::Signals};
-use crate::{Cluster, Config, cluster::StartError, config::Loaded, telemetry};
+use crate::{Cluster, Config, cluster::StartError, config::Loaded, sabotage, telemetry};
 use std::{
     fs, io,
     net::{TcpListener, UdpSocket},
@@ -22,6 +22,9 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(30);
 
 pub(super) fn run(args: &args::Node) -> Result<(), Failure> {
     let Loaded { config, sources } = config::load(&args.settings)?;
+    if let Some(broken) = sabotage::chosen().map_err(Failure::usage)? {
+        output::note(&format!("SABOTAGED: this node breaks a promise on purpose: {broken}"));
+    }
     if config.node.seeds.is_empty() {
         return Err(Failure::usage(format!(
             "`node.seeds` ({}) is empty; name the cluster's seeds with --seeds A,B,C, or this node alone for a cluster of one: --seeds {}",

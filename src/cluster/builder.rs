@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Config,
     catalog::{Catalog, NodeId},
+    config,
     entity::Entity,
     membership,
     shard::{Clock, Registry, TaskContext, TaskError, TaskQueue, typed_handler},
@@ -66,6 +67,18 @@ enum Kind {
         nodes: usize,
         network: transport::memory::Network,
     },
+    /// One node in this process, in surroundings of the caller's.
+    Surrounded(Box<Config>, Surroundings),
+}
+
+/// What a node in this process stands on, where the caller owns the world around it: a simulation
+/// that cuts links, loses unflushed writes, and starts the node again on what is left.
+pub struct Surroundings {
+    pub storage: Arc<dyn Storage>,
+    /// Carries the node's links; its address there is `node.listen`.
+    pub network: transport::memory::Network,
+    /// Carries its gossip; without one it does not gossip.
+    pub gossip: Option<membership::memory::Network>,
 }
 
 /// Why a node could not start. One line for whoever started it.
@@ -103,6 +116,10 @@ impl Builder {
 
     pub(super) fn in_memory(nodes: usize, network: transport::memory::Network) -> Self {
         Self::of(Kind::InMemory { nodes: nodes.max(1), network })
+    }
+
+    pub(super) fn surrounded(config: Config, by: Surroundings) -> Self {
+        Self::of(Kind::Surrounded(Box::new(config), by))
     }
 
     /// Registers an entity type. Register the same ones on every node.
@@ -193,6 +210,13 @@ impl Builder {
                 let engines = Engines { storage, links, gossip: None, clock, faults };
                 ready(Cluster::of(vec![start(*config, engines).await?])).await
             }
+            Kind::Surrounded(mut config, Surroundings { storage, network, gossip }) => {
+                change(&mut config);
+                let links = in_memory_links(&network, &config);
+                let gossip = gossip.map(|network| in_memory_gossip(network, &config)).transpose()?;
+                let engines = Engines { storage, links, gossip, clock: clock.clone(), faults: None };
+                Ok(Cluster::of(vec![start(*config, engines).await?]))
+            }
             Kind::InMemory { nodes: count, network } => {
                 let mut nodes = Vec::with_capacity(count);
                 for mut config in in_memory_configs(count) {
@@ -265,11 +289,28 @@ fn networked(config: &Config, fallible: Fallible) -> Result<Engines, StartError>
     });
     let (options, node, seeds) = (config.membership.clone(), config.node.clone(), config.node.seeds.clone());
     let gossip: super::node::OpenGossip = Box::new(move |id: NodeId, cluster| {
-        let (address, http) = (node.advertised().to_owned(), node.advertised_http());
-        let me = membership::LocalRecord { node: id, name: node.name.clone(), address, http, boot_id };
+        let me = local_record(&node, id, boot_id);
         membership::start(&options, me, cluster, &secret, udp, seeds).map_err(|e| e.to_string())
     });
     Ok(Engines { storage, links, gossip: Some(gossip), clock, faults })
+}
+
+fn in_memory_gossip(
+    network: membership::memory::Network,
+    config: &Config,
+) -> Result<super::node::OpenGossip, StartError> {
+    let (secret, boot_id) = (secret(config)?, rand::random());
+    let (options, node) = (config.membership.clone(), config.node.clone());
+    Ok(Box::new(move |id: NodeId, cluster| {
+        let (me, seeds) = (local_record(&node, id, boot_id), node.seeds.clone());
+        let datagrams = network.join(&node.listen);
+        membership::start_with(&options, me, cluster, &secret, datagrams, seeds).map_err(|e| e.to_string())
+    }))
+}
+
+fn local_record(node: &config::Node, id: NodeId, boot_id: u64) -> membership::LocalRecord {
+    let (address, http) = (node.advertised().to_owned(), node.advertised_http());
+    membership::LocalRecord { node: id, name: node.name.clone(), address, http, boot_id }
 }
 
 /// The cluster's secret. Without one (allowed on loopback only) a fixed text stands in, so that

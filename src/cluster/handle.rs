@@ -1,7 +1,7 @@
 //! [`Cluster`]: a running node, or several in one process.
 
 use super::{
-    builder::Builder,
+    builder::{Builder, Surroundings},
     entity_ref::EntityRef,
     faults::{FaultError, FaultSwitch},
     node::Node,
@@ -44,6 +44,12 @@ impl Cluster {
     /// addresses are `node-1`, `node-2` and so on.
     pub fn in_memory_over(network: transport::memory::Network, nodes: usize) -> Builder {
         Builder::in_memory(nodes, network)
+    }
+
+    /// One node of this process in surroundings of the caller's, who starts it, crashes it and
+    /// starts it again. [`Builder::start`] returns before it has joined: see [`Cluster::ready`].
+    pub fn surrounded(config: Config, by: Surroundings) -> Builder {
+        Builder::surrounded(config, by)
     }
 
     pub(super) fn of(nodes: Vec<Arc<Node>>) -> Self {

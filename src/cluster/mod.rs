@@ -26,7 +26,7 @@ pub use crate::shard::{
     Tap, Tapped, TaskContext, TaskError, TaskQueue, TaskState, TaskStatus,
 };
 pub use audit::{Finding, ShardHash, Violation};
-pub use builder::{Builder, StartError};
+pub use builder::{Builder, StartError, Surroundings};
 pub use entity_ref::EntityRef;
 pub use extension::{Extension, NodeHandle};
 pub use faults::{FAULT_DURATION_MAX, FAULTS_MAX, FaultError, FaultKind, FaultStatus, FaultSwitch};

@@ -63,6 +63,11 @@ impl Network {
         Arc::new(Endpoint { network: self.clone(), address: address.to_owned(), queue })
     }
 
+    /// The endpoint at an address vanishes: what it still has to say is lost.
+    pub fn crash(&self, address: &str) {
+        self.wires.lock().endpoints.remove(address);
+    }
+
     /// Loses this share of all packets, 0.0 to 1.0.
     pub fn set_loss(&self, share: f64) {
         self.wires.lock().loss = share.clamp(0.0, 1.0);
@@ -95,7 +100,11 @@ impl Wires {
 
 impl Datagrams for Endpoint {
     fn send(&self, address: &str, packet: Vec<u8>) {
-        self.network.wires.lock().carry(&self.address, address, packet);
+        let mut wires = self.network.wires.lock();
+        // Whoever lost its address, to a crash or to a successor, is not heard any more.
+        if wires.endpoints.get(&self.address).is_some_and(|queue| Arc::ptr_eq(queue, &self.queue)) {
+            wires.carry(&self.address, address, packet);
+        }
     }
 
     fn send_to_all(&self, name: &str, packet: Vec<u8>) {
@@ -164,9 +173,14 @@ mod tests {
         let network = Network::new(1);
         let (a, former) = (network.join("a:1"), network.join("b:1"));
         let holder = network.join("b:1");
+        former.send("a:1", vec![2]);
+        assert_eq!(received(&a), None, "the former holder is not heard");
         drop(former);
         a.send("b:1", vec![1]);
         assert_eq!(received(&holder), Some(vec![1]));
+        network.crash("a:1");
+        a.send("b:1", vec![1]);
+        assert_eq!(received(&holder), None);
         drop(holder);
         a.send("b:1", vec![1]);
         assert!(!network.wires.lock().endpoints.contains_key("b:1"));

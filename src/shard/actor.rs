@@ -16,6 +16,7 @@ use super::{
 use crate::{
     cluster::{Idempotency, Unavailable},
     entity::{Context, Effect, EntityKey, Versioned, codec},
+    sabotage::{self, Sabotage},
 };
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -228,6 +229,9 @@ impl Running {
     /// What is already known of the command's cause or key: the first answer again, or that it is
     /// still under way.
     fn known_before(&self, request: &CommandRequest) -> Result<Option<CommandReply>, crate::storage::Error> {
+        if sabotage::is(Sabotage::SkipDedup) {
+            return Ok(None);
+        }
         let in_flight = self.in_flight.lock();
         let cause = cause_mark(&request.cause);
         let key = request.idempotency.as_ref().map(|i| &i.key);

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     entity::{Effect, EntityKey, Task, TimedTask, Versioned, codec},
     replication::{self, Position},
+    sabotage::{self, Sabotage},
     storage::{Error, GroupId, Storage},
 };
 use bytes::Bytes;
@@ -265,7 +266,7 @@ impl AppliedState {
     }
 
     fn apply_change(&mut self, change: Change) -> Result<Outcome, Error> {
-        if self.has_happened(&change)? {
+        if self.has_happened(&change)? && !sabotage::is(Sabotage::SkipDedup) {
             return Ok(Outcome::Duplicate);
         }
         let actual = self.entity(&change.key)?.version;

@@ -7,7 +7,7 @@ use super::{
     Done, EntryRecord, Error, GroupId, GroupState, Options, StateChange, Storage, Write,
     admission::Bounds,
     faults::Faults,
-    pipeline::{Backend, Job, Pipeline, Poison, Shared, View},
+    pipeline::{self, Backend, Job, Pipeline, Poison, Shared, View},
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -91,9 +91,36 @@ struct Disk {
     crashed: bool,
 }
 
+impl Disk {
+    /// A disk with `contents`, and who writes to it.
+    fn holding(contents: &Contents, faults: &Faults) -> (Arc<Mutex<Disk>>, Writer) {
+        let disk = Arc::new(Mutex::new(Disk { contents: contents.clone(), crashed: false }));
+        (disk.clone(), Writer { disk, faults: faults.clone() })
+    }
+}
+
 struct Writer {
     disk: Arc<Mutex<Disk>>,
     faults: Faults,
+}
+
+/// Makes the writes of a [`MemoryStorage::stepped`] durable, in place of its thread.
+pub struct Steps(pipeline::Steps<Writer>);
+
+impl Steps {
+    /// Makes one group of what waits durable, and calls its `done`s; false if nothing waits.
+    pub fn step(&mut self) -> bool {
+        self.0.step()
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        self.0.is_waiting()
+    }
+
+    /// Whether the store is gone and nothing of it waits.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 impl Backend for Writer {
@@ -144,22 +171,51 @@ impl MemoryStorage {
     /// with the same faults handle (released). Writes of this one that were not flushed yet get
     /// an error, as does every later one.
     pub fn crash(&self) -> MemoryStorage {
+        let contents = self.cut_power();
+        Self::start(contents, self.options.clone(), self.faults.clone())
+    }
+
+    /// An empty store without a writer thread: whoever holds the [`Steps`] makes its writes durable,
+    /// and `wake` says that some wait. For simulations, where nothing may depend on a thread. Give
+    /// it bounds that it never reaches: a full queue would wait for itself.
+    pub fn stepped(options: &Options, wake: Arc<dyn Fn() + Send + Sync>) -> (Self, Steps) {
+        Self::start_stepped(Contents::default(), options.clone(), Faults::none(), wake)
+    }
+
+    /// As [`MemoryStorage::crash`], to go on by steps.
+    pub fn crash_stepped(&self, wake: Arc<dyn Fn() + Send + Sync>) -> (Self, Steps) {
+        let contents = self.cut_power();
+        Self::start_stepped(contents, self.options.clone(), self.faults.clone(), wake)
+    }
+
+    /// What was flushed; nothing is from now on.
+    fn cut_power(&self) -> Contents {
         let mut disk = self.disk.lock();
         disk.crashed = true;
         let contents = disk.contents.clone();
         drop(disk);
         self.faults.release();
-        Self::start(contents, self.options.clone(), self.faults.clone())
+        contents
     }
 
     fn start(contents: Contents, options: Options, faults: Faults) -> Self {
-        let disk = Arc::new(Mutex::new(Disk { contents: contents.clone(), crashed: false }));
-        let writer = Writer { disk: disk.clone(), faults: faults.clone() };
+        let (disk, writer) = Disk::holding(&contents, &faults);
         let pipeline = match Pipeline::start("storage-memory", contents, &options, Poison::default(), writer) {
             Ok(pipeline) => pipeline,
             Err(error) => panic!("{error}"),
         };
         Self { pipeline, disk, options, faults }
+    }
+
+    fn start_stepped(
+        contents: Contents,
+        options: Options,
+        faults: Faults,
+        wake: Arc<dyn Fn() + Send + Sync>,
+    ) -> (Self, Steps) {
+        let (disk, writer) = Disk::holding(&contents, &faults);
+        let (pipeline, steps) = Pipeline::stepped(contents, &options, Poison::default(), writer, wake);
+        (Self { pipeline, disk, options, faults }, Steps(steps))
     }
 }
 

@@ -57,7 +57,7 @@ mod tests;
 pub use admission::{ENTRY_BYTES_MAX, MARK_BYTES_MAX, STATE_KEY_BYTES_MAX, STATE_VALUE_BYTES_MAX, WRITE_BYTES_MAX};
 pub use disk::SledStorage;
 pub use faults::Faults;
-pub use memory::MemoryStorage;
+pub use memory::{MemoryStorage, Steps};
 pub use options::Options;
 pub use record::RECORD_BYTES_MAX;
 

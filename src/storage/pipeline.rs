@@ -9,7 +9,7 @@
 //! Invariants: one lock orders the view and the queue, so the view shows exactly the writes queued
 //! so far. Every `done` is called once, on the writer thread, in queue order. After the first
 //! failed commit nothing is committed any more, here or in any pipeline with the same [`Poison`].
-//! Dropping the pipeline drains the queue first.
+//! Dropping the pipeline drains the queue first. A simulation takes the thread's place by [`Steps`].
 
 use super::{Done, EntryRecord, Error, GroupId, Options, StateChange, Write, admission};
 use bytes::Bytes;
@@ -107,6 +107,8 @@ pub(super) struct Shared<V> {
     queue: Mutex<Queue<V>>,
     poison: Poison,
     filled: Condvar,
+    /// Called beside `filled`, where steps take the place of the thread.
+    wake: Option<Wake>,
     drained: Condvar,
     writes_max: usize,
     bytes_max: usize,
@@ -114,6 +116,20 @@ pub(super) struct Shared<V> {
 }
 
 impl<V: View> Shared<V> {
+    fn new(view: V, options: &Options, poison: Poison, wake: Option<Wake>) -> Arc<Self> {
+        let queue = Queue { view, items: VecDeque::new(), bytes: 0, next_ticket: 1, closing: false };
+        Arc::new(Self {
+            queue: Mutex::new(queue),
+            poison,
+            filled: Condvar::new(),
+            wake,
+            drained: Condvar::new(),
+            writes_max: options.queue_writes_max.max(1),
+            bytes_max: size(options.queue_bytes_max),
+            group_bytes_max: size(options.group_bytes_max),
+        })
+    }
+
     /// The view, under the lock that orders writes: keep it short.
     pub fn view<R>(&self, look: impl FnOnce(&mut V) -> R) -> R {
         look(&mut self.queue.lock().view)
@@ -145,7 +161,14 @@ impl<V: View> Shared<V> {
         queue.bytes += weight;
         queue.items.push_back(Item { ticket, job, weight, done });
         drop(queue);
+        self.tell_writer();
+    }
+
+    fn tell_writer(&self) {
         self.filled.notify_one();
+        if let Some(wake) = &self.wake {
+            wake();
+        }
     }
 
     fn wait_for_room(&self, queue: &mut MutexGuard<'_, Queue<V>>, weight: usize) {
@@ -166,6 +189,10 @@ impl<V: View> Shared<V> {
             }
             self.filled.wait(&mut queue);
         }
+        Some(self.take_group(queue))
+    }
+
+    fn take_group(&self, mut queue: MutexGuard<'_, Queue<V>>) -> Vec<Item> {
         let mut bytes = 0;
         let mut count = 0;
         for item in &queue.items {
@@ -179,9 +206,12 @@ impl<V: View> Shared<V> {
         queue.bytes -= group.iter().map(|item| item.weight).sum::<usize>();
         drop(queue);
         self.drained.notify_all();
-        Some(group)
+        group
     }
 }
+
+/// Says that there is something to do.
+pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// A running queue and writer thread; dropping it drains both.
 pub(super) struct Pipeline<V: View> {
@@ -198,22 +228,26 @@ impl<V: View> Pipeline<V> {
         poison: Poison,
         backend: B,
     ) -> Result<Self, Error> {
-        let queue = Queue { view, items: VecDeque::new(), bytes: 0, next_ticket: 1, closing: false };
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(queue),
-            poison,
-            filled: Condvar::new(),
-            drained: Condvar::new(),
-            writes_max: options.queue_writes_max.max(1),
-            bytes_max: size(options.queue_bytes_max),
-            group_bytes_max: size(options.group_bytes_max),
-        });
+        let shared = Shared::new(view, options, poison, None);
         let theirs = shared.clone();
         let writer = std::thread::Builder::new()
             .name(name.into())
             .spawn(move || run(&theirs, backend))
             .map_err(|e| Error::Unusable { path: "the writer thread".into(), detail: e.to_string() })?;
         Ok(Self { shared, writer: Some(writer) })
+    }
+
+    /// A queue without a thread: its owner commits by [`Steps`], on whatever thread and at whatever
+    /// time it likes, and is told by `wake` that something waits.
+    pub fn stepped<B: Backend<View = V>>(
+        view: V,
+        options: &Options,
+        poison: Poison,
+        backend: B,
+        wake: Wake,
+    ) -> (Self, Steps<B>) {
+        let shared = Shared::new(view, options, poison, Some(wake));
+        (Self { shared: shared.clone(), writer: None }, Steps { shared, backend })
     }
 
     pub fn submit(&self, write: Write, done: Done) {
@@ -232,7 +266,7 @@ impl<V: View> Pipeline<V> {
 impl<V: View> Drop for Pipeline<V> {
     fn drop(&mut self) {
         self.shared.queue.lock().closing = true;
-        self.shared.filled.notify_one();
+        self.shared.tell_writer();
         let Some(writer) = self.writer.take() else { return };
         // A `done` may own the last handle of the store; the thread then ends by itself.
         if writer.thread().id() != std::thread::current().id() && writer.join().is_err() {
@@ -241,29 +275,62 @@ impl<V: View> Drop for Pipeline<V> {
     }
 }
 
+/// What the writer thread would do, a group at a time.
+pub(super) struct Steps<B: Backend> {
+    shared: Arc<Shared<B::View>>,
+    backend: B,
+}
+
+impl<B: Backend> Steps<B> {
+    /// Commits one group of what waits; false if nothing does.
+    pub fn step(&mut self) -> bool {
+        let queue = self.shared.queue.lock();
+        if queue.items.is_empty() {
+            return false;
+        }
+        let group = self.shared.take_group(queue);
+        commit_group(&self.shared, &mut self.backend, group);
+        true
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        !self.shared.queue.lock().items.is_empty()
+    }
+
+    /// Whether the store is gone and nothing of it waits.
+    pub fn is_closed(&self) -> bool {
+        let queue = self.shared.queue.lock();
+        queue.closing && queue.items.is_empty()
+    }
+}
+
 fn run<B: Backend>(shared: &Shared<B::View>, mut backend: B) {
     while let Some(group) = shared.gather() {
-        let mut jobs = Vec::with_capacity(group.len());
-        let mut answers = Vec::with_capacity(group.len());
-        for Item { ticket, job, done, .. } in group {
-            match job {
-                Ok(job) => {
-                    jobs.push((ticket, job));
-                    answers.push((done, None));
-                }
-                Err(refusal) => answers.push((done, Some(refusal))),
-            }
-        }
-        let mut poisoned = shared.poison.lock().clone();
-        if poisoned.is_none() && !jobs.is_empty() {
-            poisoned = commit(&mut backend, &jobs, shared).err();
-            if let Some(error) = &poisoned {
-                shared.poison.lock().get_or_insert_with(|| error.clone());
-            }
-        }
-        drop(jobs);
-        answer(answers, poisoned.as_ref());
+        commit_group(shared, &mut backend, group);
     }
+}
+
+fn commit_group<B: Backend>(shared: &Shared<B::View>, backend: &mut B, group: Vec<Item>) {
+    let mut jobs = Vec::with_capacity(group.len());
+    let mut answers = Vec::with_capacity(group.len());
+    for Item { ticket, job, done, .. } in group {
+        match job {
+            Ok(job) => {
+                jobs.push((ticket, job));
+                answers.push((done, None));
+            }
+            Err(refusal) => answers.push((done, Some(refusal))),
+        }
+    }
+    let mut poisoned = shared.poison.lock().clone();
+    if poisoned.is_none() && !jobs.is_empty() {
+        poisoned = commit(backend, &jobs, shared).err();
+        if let Some(error) = &poisoned {
+            shared.poison.lock().get_or_insert_with(|| error.clone());
+        }
+    }
+    drop(jobs);
+    answer(answers, poisoned.as_ref());
 }
 
 /// Commits, and turns every failure (a panic of the engine included) into the final answer.

@@ -2,11 +2,10 @@
 
 use super::{links::Links, slot::Slot, wire::DialError};
 use crate::catalog::NodeId;
+use futures::future::BoxFuture;
 use rand::RngExt;
-use std::{
-    sync::Weak,
-    time::{Duration, Instant},
-};
+use std::{sync::Weak, time::Duration};
+use tokio::time::Instant;
 
 /// The longest pause while the peer merely has not heard of this node yet.
 const UNKNOWN_PAUSE_MAX: Duration = Duration::from_millis(250);
@@ -16,37 +15,57 @@ const REPEAT_LOG_AFTER: Duration = Duration::from_secs(30);
 /// Runs until the links or the slot are dropped, or the task is aborted.
 pub(super) async fn run(links: Weak<Links>, me: NodeId, slot: Weak<Slot>) {
     let mut failures = 0u32;
+    // Of the link that is open, or was until just now.
+    let mut opened_at: Option<Instant> = None;
     let mut log = FailureLog::default();
     loop {
-        let (pause, attempt) = {
+        let step = {
             let (Some(links), Some(slot)) = (links.upgrade(), slot.upgrade()) else { return };
             let Some(wire) = links.wire() else { return };
             if links.is_closing() {
                 return;
             }
+            let (min, max) = (links.options.redial_min, links.options.redial_max);
+            let lived = opened_at.map(|at| at.elapsed());
             if slot.link.read().is_some() {
-                failures = 0;
-                (None, None)
-            } else {
-                let pause = backoff(links.options.redial_min, links.options.redial_max, failures);
-                let peer = slot.peer.read().clone();
-                (Some(pause), Some(wire.dial(me, peer)))
-            }
-        };
-        let Some(attempt) = attempt else {
-            wait(&slot, None).await;
-            continue;
-        };
-        match attempt.await {
-            Ok(()) => log.clear(),
-            Err(error) => {
+                opened_at.get_or_insert_with(Instant::now);
+                Step::Wait(None)
+            } else if lived.is_some_and(|lived| lived < max) {
+                // A peer that closes each link as soon as it is open must not be dialled without end.
+                opened_at = None;
                 failures += 1;
-                log.note(&error);
-                let most = if matches!(error, DialError::Unknown { .. }) { UNKNOWN_PAUSE_MAX } else { Duration::MAX };
-                wait(&slot, pause.map(|pause| pause.min(most))).await;
+                Step::Wait(Some(backoff(min, max, failures - 1)))
+            } else {
+                if opened_at.take().is_some() {
+                    failures = 0;
+                }
+                Step::Dial(wire.dial(me, slot.peer.read().clone()), backoff(min, max, failures))
             }
+        };
+        match step {
+            Step::Wait(pause) => wait(&slot, pause).await,
+            Step::Dial(attempt, pause) => match attempt.await {
+                Ok(()) => {
+                    log.clear();
+                    opened_at = Some(Instant::now());
+                }
+                Err(error) => {
+                    failures += 1;
+                    log.note(&error);
+                    let most =
+                        if matches!(error, DialError::Unknown { .. }) { UNKNOWN_PAUSE_MAX } else { Duration::MAX };
+                    wait(&slot, Some(pause.min(most))).await;
+                }
+            },
         }
     }
+}
+
+enum Step {
+    /// For news of the slot, at most so long.
+    Wait(Option<Duration>),
+    /// And if it fails, pause for so long.
+    Dial(BoxFuture<'static, Result<(), DialError>>, Duration),
 }
 
 /// Waits for news of the slot, at most `pause`.

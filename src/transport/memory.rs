@@ -314,6 +314,9 @@ impl Dial {
         self.network.passage(&self.from, &self.to, Instant::now()).await;
         let address = self.to.clone();
         let failed = |what: &str| DialError::Failed(format!("{address}: {what}"));
+        if self.gone.is_cancelled() {
+            return Err(failed("this node is gone"));
+        }
         let Some((there, there_gone)) = self.network.find(&self.to) else { return Err(failed("nobody listens there")) };
         there.greet(&self.hello).map_err(|unwelcome| match unwelcome {
             Unwelcome::Unknown(detail) => DialError::Unknown { address: address.clone(), detail },

@@ -13,6 +13,8 @@ use std::{
 /// above all of them.
 const ARROWS: &[(&str, &[&str])] = &[
     ("entity", &[]),
+    // A constant `false` in builds for use.
+    ("sabotage", &[]),
     ("commerce", &["entity"]),
     ("telemetry", &[]),
     // Nothing above them: of the catalog they know the ids only.
@@ -34,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "cluster::Consistency",
             "cluster::Idempotency",
             "cluster::Receipt",
+            "sabotage",
         ],
     ),
     // Every part owns its options; the configuration composes them.
@@ -66,7 +69,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // It carries what payments ask for, as a task of the runtime.
-    ("gateway", &["commerce", "cluster::TaskContext", "cluster::TaskError", "config::Secret", "outbound"]),
+    ("gateway", &["commerce", "cluster::TaskContext", "cluster::TaskError", "config::Secret", "outbound", "sabotage"]),
     ("outbound", &[]),
     // The runtime knows taps, and nothing of webhooks.
     ("webhooks", &["entity", "commerce", "cluster", "Cluster", "outbound"]),
@@ -92,6 +95,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "Cluster",
             "gateway",
             "ingress",
+            "sabotage",
             "telemetry",
             "webhooks",
             "chaos",

@@ -20,7 +20,7 @@ const KEY: &str = r#"^([!#-~][!-~]{0,254}|"([!#-\[\]-~]|\\["\\]){1,255}")$"#;
 /// Other tags are well-formed, too, but never match.
 const TAG: &str = r#"^"(0|[1-9][0-9]{0,18})"$"#;
 /// Shard, term, index and hash.
-const RECEIPT: &str = "^[0-9]{1,4}-[0-9]{1,18}-[0-9]{1,18}-[0-9a-f]{8}$";
+const RECEIPT: &str = "^(0|[1-9][0-9]{0,3})-(0|[1-9][0-9]{0,17})-(0|[1-9][0-9]{0,17})-[0-9a-f]{8}$";
 /// Answers with these say when to come again.
 const PASSING: [u16; 3] = [429, 503, 504];
 const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
@@ -231,6 +231,28 @@ fn example(code: Code) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cluster::Receipt, entity::EntityKey, ingress::headers};
+    use axum::http::HeaderMap;
+    use proptest::{prelude::*, string::string_regex};
+
+    fn written_as(pattern: &str) -> impl Strategy<Value = String> {
+        string_regex(pattern.trim_start_matches('^').trim_end_matches('$')).expect("a pattern")
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_pattern_allows_is_taken(
+            receipt in written_as(RECEIPT), key in written_as(KEY), tag in written_as(TAG), name in written_as(NAME),
+        ) {
+            prop_assert!(receipt.parse::<Receipt>().is_ok(), "{receipt}");
+            let mut sent = HeaderMap::new();
+            sent.insert("idempotency-key", key.parse().expect("a header"));
+            prop_assert!(headers::idempotency_key(&sent).is_ok_and(|read| read.is_some()), "{key}");
+            sent.insert("if-match", tag.parse().expect("a header"));
+            prop_assert!(headers::expected_version(&sent).is_ok_and(|read| read.is_some()), "{tag}");
+            prop_assert!(EntityKey::new("order", name.as_str()).is_ok(), "{name}");
+        }
+    }
 
     fn completed(method: &str, path: &str, operation: Value) -> Value {
         let document = complete(json!({"paths": {path: {method: operation}}, "components": {}}));

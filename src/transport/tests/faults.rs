@@ -210,3 +210,31 @@ async fn a_node_at_a_borrowed_address_does_not_pass_for_the_one_that_was_there()
     tokio::time::timeout(Duration::from_millis(400), std::future::pending::<()>()).await.unwrap_err();
     assert!(!pair.a.transport.links().borrow()[&pair.b.peer.node].up);
 }
+
+#[tokio::test]
+async fn a_peer_that_closes_each_link_at_once_is_dialled_after_ever_longer_pauses() {
+    let (pair, network) = pair().await;
+    let mut view = pair.a.transport.links();
+    let began = tokio::time::Instant::now();
+    let mut opened = 0u32;
+    while opened < 12 {
+        let is_up = |links: &LinkView| links.get(&pair.b.peer.node).is_some_and(|link| link.up);
+        tokio::time::timeout(PATIENCE, view.wait_for(is_up)).await.expect("it is dialled again").expect("links");
+        opened += 1;
+        network.disconnect(&pair.a.peer.address, &pair.b.peer.address);
+        let is_down = |links: &LinkView| !is_up(links);
+        tokio::time::timeout(PATIENCE, view.wait_for(is_down)).await.expect("it breaks").expect("links");
+    }
+    // Eleven pauses, each at least half of `redial_min` (50 ms), from the second on of `redial_max` (100 ms).
+    assert!(began.elapsed() >= Duration::from_millis(25 + 10 * 50), "dialled in a hurry: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_dials_nobody() {
+    let (pair, network) = pair().await;
+    network.crash(&pair.a.peer.address);
+    pair.b.wait_link(&pair.a, "down", |state| !state.up).await;
+    let mut view = pair.b.transport.links();
+    let ghost = view.wait_for(|links| links.get(&pair.a.peer.node).is_some_and(|link| link.up));
+    assert!(tokio::time::timeout(Duration::from_millis(500), ghost).await.is_err(), "a ghost has called");
+}
