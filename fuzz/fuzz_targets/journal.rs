@@ -1,4 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    std::hint::black_box(data);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| (quorate::fuzzing::JOURNAL.run)(data));

@@ -1,6 +1,7 @@
 //! Bytes read as choices.
 
 /// What is left of an input. Where it ends, zeros follow: a shorter input is a simpler one.
+#[derive(Debug, Clone)]
 pub(crate) struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

@@ -35,13 +35,38 @@ const STEPS_MAX: usize = 64;
 /// No clock ends anything here.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-pub fn frames(data: &[u8]) {
+pub fn links(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.below(4) {
-        0 => bytes(input.rest()),
-        1 | 2 => run(link(input)),
-        _ => run(ractor_wire::fuzzing::handshake(input)),
+    match input.below(8) {
+        0 | 1 => bytes(input.rest()),
+        2 => run(ractor_wire::fuzzing::handshake(input)),
+        _ => run(link(input)),
     }
+}
+
+/// The first bytes to try.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut batch = Vec::new();
+    Header { flags: frame::ACK_WANTED, link: LINK.0, position: 0, ack: 0 }.put(&mut batch);
+    frame::put_request(&mut batch, 1, Class::Command, 1000, b"a command");
+    frame::put_request(&mut batch, 2, Class::Raft, 1000, b"an append");
+    for outcome in [Outcome::Done("done".into()), Outcome::Refused("no".into()), Outcome::Overloaded] {
+        frame::put_reply(&mut batch, 3, &outcome);
+    }
+    let mut seeds = vec![[&[0][..], &batch].concat()];
+    seeds.extend(ractor_wire::fuzzing::seeds().into_iter().map(|seed| [&[2][..], &seed].concat()));
+    // To be asked, to ask, to listen, to answer, to say anything.
+    let script: [&[u8]; 7] = [
+        &[3, 0, 0, 1, 2, 9, 9],
+        &[0, 254, 1],
+        &[7],
+        &[2, 1, 0, 2, 5, 1, 3, b'a', b's', b'k', 0, 6, 0, 1, b'x', 0],
+        &[5, 1, 0, 1, 0, 2, b'o', b'k', 2],
+        &[6, 1, 1, 1, 0, 0, 4, 1, 2, 3, 4],
+        &[7],
+    ];
+    seeds.extend((2..=script.len()).map(|length| script[..length].concat()));
+    seeds
 }
 
 fn run(what: impl Future<Output = ()>) {

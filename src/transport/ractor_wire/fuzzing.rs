@@ -1,10 +1,13 @@
 //! The handshake under the fuzzer: see `transport::fuzzing`.
 
 use super::{
-    super::{INTRODUCTION_BYTES_MAX, wire::Hello},
-    handshake::{Answer, Keys, Purpose, accept, dial},
+    super::{
+        INTRODUCTION_BYTES_MAX,
+        wire::{Hello, LinkId},
+    },
+    handshake::{Answer, Keys, Purpose, VERSION, accept, dial},
 };
-use crate::fuzzing::Input;
+use crate::{catalog::NodeId, fuzzing::Input};
 use bytes::Bytes;
 
 const SECRET: &[u8] = b"secret";
@@ -27,6 +30,24 @@ pub async fn handshake(mut input: Input<'_>) {
             agree(&keys, purpose, input.rest(), answer).await;
         }
     }
+}
+
+/// The first bytes to try: a right hello, and what a stranger says who knows the beginning.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let hello = Hello {
+        link: LinkId(1),
+        from: NodeId(1),
+        from_name: "peer".into(),
+        boot_id: 8,
+        to: NodeId(2),
+        to_name: "me".into(),
+    };
+    let start = [&b"QUORATE\n"[..], &VERSION.to_be_bytes()].concat();
+    vec![
+        [&[1, 2, 0, 2, 8, 8][..], &hello.encode()].concat(),
+        [&[0, 0][..], &start, &[1], &[7; 64]].concat(),
+        [&[1, 1, 0][..], &start, &[7; 80]].concat(),
+    ]
 }
 
 fn any_answer(input: &mut Input<'_>) -> Answer {
