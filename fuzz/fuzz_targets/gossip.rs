@@ -1,2 +1,5 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| (quorate::fuzzing::GOSSIP.run)(data));
+
+use quorate::fuzzing::GOSSIP as TARGET;
+
+libfuzzer_sys::fuzz_target!(init: quorate_fuzz::begin(TARGET), |data: &[u8]| (TARGET.run)(data));

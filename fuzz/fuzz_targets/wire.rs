@@ -1,2 +1,5 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| (quorate::fuzzing::WIRE.run)(data));
+
+use quorate::fuzzing::WIRE as TARGET;
+
+libfuzzer_sys::fuzz_target!(init: quorate_fuzz::begin(TARGET), |data: &[u8]| (TARGET.run)(data));

@@ -16,7 +16,10 @@ use crate::{
         self,
         problem::{Code, MEDIA_TYPE},
     },
-    webhooks::{Endpoints, copy::Copies},
+    webhooks::{
+        ALL, Endpoints,
+        copy::{Copies, Seen},
+    },
 };
 use axum::{
     Router,
@@ -145,6 +148,9 @@ impl Shop {
         let (cluster, router) = runtime.block_on(async {
             let cluster = builder.start().await.expect("a cluster in memory starts");
             cluster.ready(PATIENCE).await.expect("it gets ready");
+            // So that no change of an endpoint waits until this node knows of it.
+            let seen = Seen { node: "node-1".into(), version: u64::MAX };
+            cluster.entity::<Copies>(ALL).ask(seen).await.expect("the first command");
             let router = ingress::router(cluster.clone(), &options);
             (cluster, router)
         });

@@ -15,7 +15,7 @@ pub const STATE_VALUE_BYTES_MAX: usize = 16 << 20;
 /// The largest single write: payloads, keys and values together, in bytes.
 pub const WRITE_BYTES_MAX: usize = 64 << 20;
 /// Indexes above this are refused, so that "one past the last" is always a number.
-const INDEX_MAX: u64 = u64::MAX - 1;
+pub(super) const INDEX_MAX: u64 = u64::MAX - 1;
 
 /// What is taken into account of a group: its entries, and the index of its purge mark.
 pub(super) struct Bounds {

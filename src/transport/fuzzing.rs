@@ -118,8 +118,9 @@ struct PeerSide {
     /// Bytes of the batches that came, and that were sent.
     came: u64,
     sent: u64,
-    /// What was asked under each correlation id, and may be answered.
+    /// What was asked under each correlation id, and how often it was answered.
     asked: BTreeMap<u64, Vec<Bytes>>,
+    replies: BTreeMap<u64, usize>,
     /// Requests of this node that the peer has not answered.
     unanswered: Vec<u64>,
     /// Bodies that the peer has answered with.
@@ -140,6 +141,7 @@ impl PeerSide {
             came: 0,
             sent: 0,
             asked: BTreeMap::new(),
+            replies: BTreeMap::new(),
             unanswered: Vec::new(),
             answered: Vec::new(),
             requests: Vec::new(),
@@ -165,7 +167,6 @@ impl PeerSide {
             let (correlation, class, body) = (input.number(), any_class(input), Bytes::copy_from_slice(input.piece()));
             let timeout_ms = if input.below(8) > 0 { 600_000 } else { input.number() as u32 };
             frame::put_request(&mut batch, correlation, class, timeout_ms, &body);
-            self.asked.entry(correlation).or_default().push(body);
         }
         self.deliver(batch);
     }
@@ -199,11 +200,7 @@ impl PeerSide {
             let header = Header { flags: input.byte(), link, position: input.number(), ack: input.number() };
             header.put(&mut batch);
         }
-        let frames = input.piece();
-        for (correlation, body) in requests_in(frames) {
-            self.asked.entry(correlation).or_default().push(body);
-        }
-        batch.extend_from_slice(frames);
+        batch.extend_from_slice(input.piece());
         self.deliver(batch);
     }
 
@@ -214,7 +211,11 @@ impl PeerSide {
 
     fn deliver(&mut self, batch: Vec<u8>) {
         self.sent += batch.len() as u64;
-        self.links.received(Bytes::from(batch));
+        let batch = Bytes::from(batch);
+        for (correlation, body) in requests_in(batch.clone()) {
+            self.asked.entry(correlation).or_default().push(body);
+        }
+        self.links.received(batch);
     }
 
     /// Lets this node go on, and takes in what it sends.
@@ -240,15 +241,12 @@ impl PeerSide {
         match frame {
             Frame::Request { correlation, .. } => self.unanswered.push(correlation),
             Frame::Reply { correlation, outcome } => {
-                let asked = self.asked.get_mut(&correlation).expect("an answer to what was asked");
-                let body = match outcome {
-                    Outcome::Done(body) => Some(body),
-                    Outcome::Refused(_) | Outcome::Overloaded => None,
-                };
-                let at = body.map_or(Some(0), |body| asked.iter().position(|asked| *asked == body));
-                asked.remove(at.expect("the answer to what was asked"));
-                if asked.is_empty() {
-                    self.asked.remove(&correlation);
+                let asked = self.asked.get(&correlation).expect("an answer to what was asked");
+                let replies = self.replies.entry(correlation).or_default();
+                *replies += 1;
+                assert!(*replies <= asked.len(), "{replies} replies to {} requests", asked.len());
+                if let Outcome::Done(body) = outcome {
+                    assert!(asked.contains(&body), "the answer to another request");
                 }
             }
         }
@@ -271,9 +269,11 @@ impl PeerSide {
     }
 }
 
-fn requests_in(frames: &[u8]) -> Vec<(u64, Bytes)> {
-    let frames = Frames(Bytes::copy_from_slice(frames)).filter_map(Result::ok);
-    let requests = frames.filter_map(|frame| match frame {
+fn requests_in(mut batch: Bytes) -> Vec<(u64, Bytes)> {
+    if Header::take(&mut batch).is_err() {
+        return Vec::new();
+    }
+    let requests = Frames(batch).filter_map(Result::ok).filter_map(|frame| match frame {
         Frame::Request { correlation, body, .. } => Some((correlation, body)),
         Frame::Reply { .. } => None,
     });
