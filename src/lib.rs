@@ -39,6 +39,9 @@ pub mod cluster;
 pub mod commerce;
 pub mod config;
 pub mod entity;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod impairment;
 pub mod ingress;

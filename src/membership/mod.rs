@@ -25,6 +25,8 @@ mod announce;
 mod datagram;
 mod driver;
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handle;
 mod identity;
 mod impaired;

@@ -12,6 +12,8 @@
 //!                  state_machine ─▶ Machine::apply ─▶ replies
 //! ```
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod group;
 mod log_store;
 mod machine;

@@ -15,7 +15,7 @@ pub const STATE_VALUE_BYTES_MAX: usize = 16 << 20;
 /// The largest single write: payloads, keys and values together, in bytes.
 pub const WRITE_BYTES_MAX: usize = 64 << 20;
 /// Indexes above this are refused, so that "one past the last" is always a number.
-const INDEX_MAX: u64 = u64::MAX - 1;
+pub(super) const INDEX_MAX: u64 = u64::MAX - 1;
 
 /// What is taken into account of a group: its entries, and the index of its purge mark.
 pub(super) struct Bounds {
@@ -44,8 +44,8 @@ pub(super) fn check(write: &Write, weight: usize, bounds: impl FnOnce(GroupId) -
         Write::Append { group, entries } => check_append(*group, entries, bounds(*group)),
         Write::Truncate { .. } => Ok(()),
         Write::Vote { vote, .. } => at_most("the vote", vote.len(), MARK_BYTES_MAX),
-        Write::Purge { upto, mark, .. } => {
-            check_index(*upto)?;
+        Write::Purge { group, upto, mark } => {
+            check_purge(*group, *upto, bounds(*group))?;
             at_most("the purge mark", mark.len(), MARK_BYTES_MAX)
         }
         Write::State(changes) => changes.iter().try_for_each(check_change),
@@ -68,6 +68,16 @@ fn check_append(group: GroupId, entries: &[EntryRecord], bounds: Bounds) -> Resu
     if !anywhere && first.index > bounds.entries.end {
         let expected = bounds.entries.end;
         return Err(refused(format!("group {}: entry {} leaves a gap after {expected}", group.0, first.index)));
+    }
+    Ok(())
+}
+
+/// Entries without a mark begin anywhere; once there is one they begin right after it.
+fn check_purge(group: GroupId, upto: u64, bounds: Bounds) -> Result<(), Error> {
+    check_index(upto)?;
+    let first = bounds.entries.start;
+    if bounds.purged.is_none() && !bounds.entries.is_empty() && upto + 1 < first {
+        return Err(refused(format!("group {}: purged up to {upto}, a gap is left before entry {first}", group.0)));
     }
     Ok(())
 }

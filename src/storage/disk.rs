@@ -67,25 +67,6 @@ impl SledStorage {
     pub(super) fn state_tree(&self) -> &sled::Tree {
         self.state.tree()
     }
-
-    fn read(&self, group: GroupId, range: Range<u64>) -> Result<Vec<EntryRecord>, Error> {
-        loop {
-            let places = self.journal_pipeline.view(|index| index.places(group, range.clone()));
-            let mut reader = Reader { table: &self.table, last: None };
-            let mut entries = Vec::new();
-            match places.iter().try_for_each(|run| reader.run(group, run, &mut entries)) {
-                Ok(()) => return Ok(entries),
-                Err(error) if self.are_still_at(group, &places) => return Err(error),
-                // Purged between the look into the index and the read, and perhaps written over.
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn are_still_at(&self, group: GroupId, places: &[Run<Place>]) -> bool {
-        self.journal_pipeline
-            .view(|index| places.iter().all(|run| index.places(group, run.first..run.end) == std::slice::from_ref(run)))
-    }
 }
 
 impl Drop for SledStorage {
@@ -107,7 +88,7 @@ impl Storage for SledStorage {
     }
 
     fn entries(&self, group: GroupId, range: Range<u64>) -> Result<Vec<EntryRecord>, Error> {
-        guarded(|| self.read(group, range))
+        guarded(|| read_entries(&self.journal_pipeline, &self.table, group, range))
     }
 
     fn segments_held(&self, group: GroupId) -> usize {
@@ -132,6 +113,30 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
             detail: format!("sled panicked: {}", panic_text(panic.as_ref())),
         })
     })
+}
+
+/// The entries of `range`, from the records where the index says that they are.
+pub(super) fn read_entries(
+    journal: &Pipeline<Index>,
+    table: &Table,
+    group: GroupId,
+    range: Range<u64>,
+) -> Result<Vec<EntryRecord>, Error> {
+    loop {
+        let places = journal.view(|index| index.places(group, range.clone()));
+        let mut reader = Reader { table, last: None };
+        let mut entries = Vec::new();
+        match places.iter().try_for_each(|run| reader.run(group, run, &mut entries)) {
+            Ok(()) => return Ok(entries),
+            Err(error) if are_still_at(journal, group, &places) => return Err(error),
+            // Purged between the look into the index and the read, and perhaps written over.
+            Err(_) => {}
+        }
+    }
+}
+
+fn are_still_at(journal: &Pipeline<Index>, group: GroupId, places: &[Run<Place>]) -> bool {
+    journal.view(|index| places.iter().all(|run| index.places(group, run.first..run.end) == std::slice::from_ref(run)))
 }
 
 /// Reads runs of entries; neighbours are often in the same record.

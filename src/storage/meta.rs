@@ -10,6 +10,7 @@
 
 use super::{
     GroupId,
+    admission::INDEX_MAX,
     record::{u16_at, u32_at, u64_at},
 };
 use bytes::Bytes;
@@ -71,7 +72,8 @@ impl Meta {
         }
         for _ in 0..u32_at(take(&mut rest, 4)?, 0) {
             let head = take(&mut rest, 10)?;
-            meta.purged.insert(GroupId(u16_at(head, 0)), (u64_at(head, 2), pull(&mut rest)?));
+            let upto = Some(u64_at(head, 2)).filter(|upto| *upto <= INDEX_MAX)?;
+            meta.purged.insert(GroupId(u16_at(head, 0)), (upto, pull(&mut rest)?));
         }
         rest.is_empty().then_some(meta)
     }
@@ -107,5 +109,8 @@ mod tests {
         let bytes = meta.encode();
         assert_eq!(Meta::decode(&bytes), Some(meta));
         (0..bytes.len()).for_each(|cut| assert_eq!(Meta::decode(&bytes[..cut]), None, "cut at {cut}"));
+        let mut endless = Meta::default();
+        endless.set_purged(GroupId(3), u64::MAX, Bytes::new());
+        assert_eq!(Meta::decode(&endless.encode()), None, "nothing comes after the last index");
     }
 }

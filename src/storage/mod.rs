@@ -35,6 +35,8 @@ pub mod conformance;
 mod disk;
 mod engine;
 mod faults;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod head;
 mod held;
 mod index;
@@ -96,7 +98,8 @@ pub enum Write {
     Vote { group: GroupId, vote: Bytes },
     /// Forget every entry with an index of `upto` or below; `mark` is the log id of `upto`, kept
     /// for [`GroupState::purged`]. Also valid past the last entry (after a snapshot came in): the
-    /// group's next entry is then `upto + 1`. Below the present mark it changes nothing.
+    /// group's next entry is then `upto + 1`. Below the present mark it changes nothing; without one
+    /// it must leave no gap before the first entry.
     Purge { group: GroupId, upto: u64, mark: Bytes },
     /// Change the state store, all or nothing once it is durable; of two changes to one key the later
     /// one counts. A reader meanwhile may see a part of it.

@@ -13,7 +13,7 @@ use super::{
     Error, Options,
     engine::Engine,
     faults::Faults,
-    head::HeadFile,
+    head::{Head, HeadFile},
     index::{Index, Place},
     journal::{Journal, Table},
     ledger::Ledger,
@@ -77,16 +77,28 @@ fn recover(dir: &Path, options: &Options, faults: Faults) -> Result<Recovered, E
     let lock = lock(dir)?;
     let (head, noted) = HeadFile::open(dir)?;
     let journal_dir = dir.join(JOURNAL_DIR);
-    let (mut segments, found) = SegmentDir::open(journal_dir.clone(), options.segment_bytes.as_u64())
+    let (segments, found) = SegmentDir::open(journal_dir.clone(), options.segment_bytes.as_u64())
         .map_err(|e| unusable(&journal_dir, &e))?;
     let (db, state) = open_sled_store(&sled_dir, options)?;
     let file = File::open(sled_dir.join(SLED_FILE)).map_err(|e| unusable(&sled_dir, &e))?;
     sync_all(dir, &head).map_err(|e| unusable(dir, &e))?;
-    let (Replay { meta, ledger, table, .. }, end) = Replay::run(&mut segments, &found, noted)?;
-    check_epoch(&state, &meta)?;
+    let (journal, index, table) = replay(segments, &found, head, noted, faults)?;
+    check_epoch(&state, &journal.meta)?;
+    Ok(Recovered { journal, index, table, db, state, file, lock })
+}
+
+/// The journal in `segments`, checked as a whole: its writer, and what its readers need.
+pub(super) fn replay(
+    mut segments: SegmentDir,
+    found: &[u64],
+    head: HeadFile,
+    noted: Option<Head>,
+    faults: Faults,
+) -> Result<(Engine, Index, Table), Error> {
+    let (Replay { meta, ledger, table, .. }, end) = Replay::run(&mut segments, found, noted)?;
     let index = index(&ledger, &meta);
     let journal = Engine { journal: Journal::new(segments, table.clone(), end), meta, ledger, head, faults };
-    Ok(Recovered { journal, index, table, db, state, file, lock })
+    Ok((journal, index, table))
 }
 
 /// The state store may be ahead of what the journal has noted, but never behind.

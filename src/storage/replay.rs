@@ -7,6 +7,7 @@
 
 use super::{
     Error, GroupId,
+    admission::INDEX_MAX,
     head::Head,
     journal::{End, Table},
     ledger::Ledger,
@@ -189,6 +190,7 @@ impl Replay {
             }
             Kind::Part => self.part(seq, offset, block)?,
             Kind::Truncate => self.ledger.truncate(block.group, block.first),
+            Kind::Purge if block.first > INDEX_MAX => return Err(block.corrupt("the index is out of range")),
             Kind::Purge => {
                 self.meta.set_purged(block.group, block.first, Bytes::copy_from_slice(block.payload));
                 self.ledger.purge(block.group, block.first);

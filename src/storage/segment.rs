@@ -29,6 +29,8 @@ const MAGIC: &[u8; 4] = b"QJS1";
 const HEAD_BYTES: usize = 44;
 const SEGMENT_SUFFIX: &str = ".segment";
 const SPARE_SUFFIX: &str = ".spare";
+/// The numbers that records have: from 1 on, and no journal gets to the end.
+const SEQS: std::ops::Range<u64> = 1..1 << 62;
 /// A head larger than this was not written by us: votes and marks of every shard fit many times.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
@@ -77,6 +79,9 @@ impl SegmentHead {
         let head = Self { first: u64_at(&bytes, 4), oldest: u64_at(&bytes, 12), previous, meta };
         if head.first != first {
             return Err(bad(format!("it is segment {}", head.first)));
+        }
+        if !SEQS.contains(&first) {
+            return Err(bad("no record has its number".into()));
         }
         Ok((head, bytes.len() as u64, hash(&bytes)))
     }
@@ -211,6 +216,17 @@ mod tests {
             let noticed = matches!(SegmentHead::read(5, &file), Err(Error::Corrupt { place, .. }) if place == "journal segment 5");
             assert!(noticed, "byte {at}");
             file.write_all_at(&bytes[at..=at], at as u64).unwrap();
+        }
+    }
+
+    /// A fuzzer wrote such heads, with right checksums: opening the journal panicked.
+    #[test]
+    fn a_segment_of_records_that_cannot_be_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut segments, _) = SegmentDir::open(dir.path().join("journal"), 64 << 10).unwrap();
+        for first in [0, 1 << 62, u64::MAX] {
+            let (file, _) = segments.create(&head(first)).unwrap();
+            assert!(matches!(SegmentHead::read(first, &file), Err(Error::Corrupt { .. })), "{first}");
         }
     }
 

@@ -7,6 +7,8 @@
 
 mod dialer;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod impaired;
 mod link;
 mod links;

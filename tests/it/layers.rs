@@ -79,6 +79,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry", "webhooks"]),
     // It knows a cluster as its clients do; nothing that runs in production knows it.
     ("chaos", &["cli::http", "ingress::identity", "sabotage"]),
+    // What builds for use do not have: it runs what the modules have beside them for it.
+    (
+        "fuzzing",
+        &["storage", "transport", "membership", "replication", "commerce", "gateway", "Cluster", "ingress", "webhooks"],
+    ),
     // The command line may use anything, and nothing uses it.
     (
         "cli",
@@ -115,6 +120,10 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     // openraft's suite runs on the machine that the log is really for.
     ("src/replication/tests.rs", "shard::Registry"),
     ("src/replication/tests.rs", "shard::ShardMachine"),
+    ("src/storage/fuzzing.rs", "fuzzing"),
+    ("src/transport/fuzzing.rs", "fuzzing"),
+    ("src/transport/ractor_wire/fuzzing.rs", "fuzzing"),
+    ("src/membership/fuzzing.rs", "fuzzing"),
 ];
 
 /// Engines, and the modules that may name them.
@@ -124,7 +133,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("sled", &["storage"]),
     ("ractor_cluster", &["transport"]),
     ("ractor", &["shard", "transport"]),
-    ("axum", &["ingress", "cluster", "cli"]),
+    ("axum", &["ingress", "cluster", "cli", "fuzzing"]),
     ("clap", &["cli"]),
 ];
 

@@ -12,6 +12,8 @@
 
 mod accept;
 mod dial;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod gateway;
 mod handshake;
 mod lobby;
