@@ -133,7 +133,7 @@ struct PeerSide {
 impl PeerSide {
     fn connect() -> Self {
         let options = Options { command_handlers_max: 4, raft_handlers_max: 4, ..Options::default() };
-        let links = Links::new("me".into(), 7, options, Arc::new(Echo));
+        let links = Links::new("me".into(), 7, options, Arc::new(Echo), crate::impairment::Impairments::none());
         links.set_peers(ME, vec![Peer { node: PEER, name: "peer".into(), address: "peer:1".into() }]);
         let line = Arc::new(Heard::default());
         assert!(links.link_up(LINK, PEER, 8, line.clone()), "the peer is known");
