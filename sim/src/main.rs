@@ -11,7 +11,7 @@
 //! A world is the product's own code (ingress, entities and their saga, shards, replication by
 //! openraft, catalog, membership by foca) on memory links, memory gossip and memory disks. Customers
 //! order, faults come and go, then all is healed, and what the customers were told is checked.
-//! docs/chaos.md says what is checked and what is not simulated.
+//! sim/README.md says what is checked and what is not simulated.
 
 mod check;
 mod client;
