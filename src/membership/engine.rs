@@ -125,7 +125,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Takes in an opened packet. An error is for counting: nothing was changed.
+    /// Takes in an opened packet. An error is for counting: what was told before the place that cannot be
+    /// read may have been taken in, as gossip is by its sender's word anyway.
     pub fn receive(&mut self, now: Duration, packet: &[u8]) -> Result<(), Refused> {
         self.timers.wake(now);
         let message = Message::decode(packet).ok_or_else(|| Refused("unknown kind".into()))?;

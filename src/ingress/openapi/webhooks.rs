@@ -13,28 +13,27 @@ pub struct CreateWebhookEndpoint {
     #[schema(max_length = 2048, pattern = "^http://")]
     url: String,
     /// Types, families (`order.*`) or `*`. All if it is left out.
-    #[schema(min_items = 1, max_items = 64, nullable = false)]
+    #[schema(min_items = 1, max_items = 64)]
     enabled_events: Option<Vec<String>>,
-    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", nullable = false)]
+    #[schema(min_length = 1, max_length = 500, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     description: Option<String>,
     /// Register it, and tell it nothing yet.
     #[schema(default = false)]
     disabled: bool,
 }
 
-/// What is left out stays.
+/// What is left out, or `null`, stays.
 #[derive(Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"disabled": true}))]
 pub struct UpdateWebhookEndpoint {
-    #[schema(max_length = 2048, pattern = "^http://", nullable = false)]
+    #[schema(max_length = 2048, pattern = "^http://")]
     url: Option<String>,
-    #[schema(min_items = 1, max_items = 64, nullable = false)]
+    #[schema(min_items = 1, max_items = 64)]
     enabled_events: Option<Vec<String>>,
     /// `""` takes it away.
-    #[schema(max_length = 500, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$", nullable = false)]
+    #[schema(max_length = 500, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     description: Option<String>,
-    #[schema(nullable = false)]
     disabled: Option<bool>,
 }
 
@@ -43,7 +42,7 @@ pub struct UpdateWebhookEndpoint {
 #[schema(example = json!({"grace": "24h"}))]
 pub struct RotateWebhookSecret {
     /// How long the old secret signs beside the new one, up to `"7d"`. `"0s"` ends every earlier one.
-    #[schema(default = "24h", nullable = false)]
+    #[schema(default = "24h")]
     grace: Option<String>,
 }
 
