@@ -102,7 +102,8 @@ pub(super) async fn run(node: Arc<Node>) {
 
 async fn compare(node: &Node, host: &ShardHost) {
     let Some(member) = node.membership_of_cluster() else { return };
-    for peer in host.placement().replicas.into_iter().filter(|peer| *peer != member.node) {
+    let Some(placement) = member.router.placement(host.group().id()) else { return };
+    for peer in placement.replicas.into_iter().filter(|peer| *peer != member.node) {
         let theirs = member.router.state_hash_at(peer, host.group().id(), PEER_TIMEOUT).await;
         // Whoever cannot tell just now is asked again in the next turn.
         if let Some(theirs) = theirs {

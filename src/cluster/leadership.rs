@@ -1,7 +1,11 @@
 //! Keeps leadership where the shard map wants it, and moves it away when a node stops.
 
 use super::node::Node;
-use crate::{catalog::NodeId, shard::ShardHost, transport::LinkView};
+use crate::{
+    catalog::{NodeId, Placement},
+    shard::{Router, ShardHost},
+    transport::LinkView,
+};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
@@ -14,13 +18,14 @@ const DRAIN_TICK: Duration = Duration::from_millis(20);
 
 /// Hands shards to their preferred owners, once those are up and close behind.
 pub(super) async fn balance(node: Arc<Node>) {
+    let Some(member) = node.membership_of_cluster() else { return };
     let mut linked_since: HashMap<NodeId, Instant> = HashMap::new();
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
         note_links(&mut linked_since, &node.links());
-        for host in node.hosts() {
-            let preferred = host.placement().preferred;
+        for host in member.router.hosts() {
+            let Some(Placement { preferred, .. }) = member.router.placement(host.group().id()) else { continue };
             let settled = linked_since.get(&preferred).is_some_and(|since| since.elapsed() >= SETTLED_AFTER);
             if host.is_serving() && preferred != host.group().me() && settled && host.hand_over(preferred).await {
                 tracing::debug!(shard = host.group().id().0, %preferred, "handing leadership to the preferred owner");
@@ -45,6 +50,7 @@ const ELECT_TICKS: u32 = 40;
 /// run out, instead of waiting for a random time after it. The pre-vote keeps this from
 /// disturbing a leader that others still hear.
 pub(super) async fn react_to_broken_links(node: Arc<Node>, mut links: watch::Receiver<LinkView>) {
+    let Some(member) = node.membership_of_cluster() else { return };
     let mut before = links.borrow_and_update().clone();
     while links.changed().await.is_ok() {
         let now = links.borrow_and_update().clone();
@@ -52,18 +58,18 @@ pub(super) async fn react_to_broken_links(node: Arc<Node>, mut links: watch::Rec
             let up = |view: &LinkView| view.get(id).is_some_and(|link| link.up);
             up(&before) && !up(&now)
         };
-        for host in node.hosts() {
+        for host in member.router.hosts() {
             if let Some(lost) = host.leadership().leader.filter(broke) {
-                node.spawn(replace_leader(host, lost));
+                node.spawn(replace_leader(member.router.clone(), host, lost));
             }
         }
         before = now;
     }
 }
 
-async fn replace_leader(host: Arc<ShardHost>, lost: NodeId) {
+async fn replace_leader(router: Router, host: Arc<ShardHost>, lost: NodeId) {
     // The replicas take turns, so that they do not split the vote.
-    let replicas = host.placement().replicas;
+    let replicas = router.placement(host.group().id()).map(|placement| placement.replicas).unwrap_or_default();
     let turn = replicas.iter().filter(|n| **n != lost).position(|n| *n == host.group().me());
     let turn = u32::try_from(turn.unwrap_or(0)).unwrap_or(0);
     tokio::time::sleep(ELECT_TICK * turn / 2).await;
@@ -78,8 +84,8 @@ async fn replace_leader(host: Arc<ShardHost>, lost: NodeId) {
 
 /// Moves every shard this node leads to another replica, as far as that can be done in a bounded
 /// time. Peers that go away meanwhile are no candidates any more: several nodes may be stopping.
-pub(super) async fn drain(hosts: &[Arc<ShardHost>], links: &watch::Receiver<LinkView>) {
-    let started = Instant::now();
+pub(super) async fn drain(router: &Router, links: &watch::Receiver<LinkView>) {
+    let (hosts, started) = (router.hosts(), Instant::now());
     loop {
         let led: Vec<_> = hosts.iter().filter(|h| h.leadership().is_me).collect();
         if led.is_empty() || started.elapsed() >= DRAIN_MAX {
@@ -93,7 +99,8 @@ pub(super) async fn drain(hosts: &[Arc<ShardHost>], links: &watch::Receiver<Link
         let turn = (started.elapsed().as_millis() / HAND_OVER_PATIENCE.as_millis()) as usize;
         let mut possible = false;
         for host in led {
-            let mut others = host.placement().replicas;
+            let placement = router.placement(host.group().id());
+            let mut others = placement.map(|placement| placement.replicas).unwrap_or_default();
             others.retain(|replica| up.contains(replica));
             possible |= !others.is_empty();
             for i in 0..others.len() {

@@ -250,8 +250,7 @@ impl Node {
         self.groups.write().insert(group_id, group.clone());
         let options = Arc::new(self.config.shard.clone());
         let (clock, queues, tasks) = (self.clock.clone(), self.queues.clone(), self.tasks.clone());
-        let parts =
-            Parts { placement: placement.clone(), group: group.clone(), machine, options, clock, queues, tasks };
+        let parts = Parts { group: group.clone(), machine, options, clock, queues, tasks };
         member.router.add_host(ShardHost::start(parts, member.router.clone()));
         if may_create {
             self.spawn(initialize(group.clone(), placement, self.transport.links()));
@@ -307,7 +306,6 @@ impl Node {
         }
         if let Some(member) = self.member.get() {
             member.router.set_routes(Routes::from(&view));
-            replicas::place(member, &view);
         }
         *self.view.write() = Some(view);
     }
@@ -335,14 +333,24 @@ impl Node {
             if let Err(refused) = bootstrap::check_cluster(&self.transport, &self.hello(), cluster).await {
                 self.fail(refused.to_string());
             }
-            for seed in self.config.node.seeds.iter().filter(|seed| **seed != mine.address) {
-                match bootstrap::rejoin(&self.transport, seed, mine.clone(), cluster).await {
-                    Ok(Welcome::Refused(why)) => return self.fail(why),
-                    Ok(Welcome::Joined { .. }) => break,
-                    Ok(_) | Err(_) => {}
+            self.rejoin(&mine, cluster).await;
+        }
+    }
+
+    /// Asks the other seeds, until one has an answer, whether this node is still a member, and tells them
+    /// its present addresses. False if none has one; a refusal ends the node.
+    async fn rejoin(&self, mine: &Member, cluster: ClusterId) -> bool {
+        for seed in self.config.node.seeds.iter().filter(|seed| **seed != mine.address) {
+            match bootstrap::rejoin(&self.transport, seed, mine.clone(), cluster).await {
+                Ok(Welcome::Joined { .. }) => return true,
+                Ok(Welcome::Refused(why)) => {
+                    self.fail(why);
+                    return true;
                 }
+                Ok(_) | Err(_) => {}
             }
         }
+        false
     }
 
     /// Tells the cluster this node's present addresses, if they are not those in the roster.
@@ -353,12 +361,8 @@ impl Node {
             if view.member_named(&mine.name).is_some_and(|known| *known == mine) {
                 return;
             }
-            for seed in self.config.node.seeds.iter().filter(|s| **s != mine.address) {
-                match bootstrap::rejoin(&self.transport, seed, mine.clone(), cluster).await {
-                    Ok(Welcome::Joined { .. }) => return,
-                    Ok(Welcome::Refused(why)) => return self.fail(why),
-                    Ok(_) | Err(_) => {}
-                }
+            if self.rejoin(&mine, cluster).await {
+                return;
             }
             tokio::time::sleep(CATALOG_TICK).await;
         }
@@ -508,7 +512,9 @@ impl Node {
             return;
         }
         let hosts = self.hosts();
-        leadership::drain(&hosts, &self.transport.links()).await;
+        if let Some(member) = self.member.get() {
+            leadership::drain(&member.router, &self.transport.links()).await;
+        }
         self.stop.cancel();
         let gossip = self.gossip.lock().take();
         if let Some(gossip) = gossip {

@@ -79,7 +79,7 @@ impl Cluster {
     pub fn check_receipt(&self, receipt: Receipt) -> Result<ReceiptStatus, storage::Error> {
         let member = self.node().membership_of_cluster();
         let group = GroupId(receipt.shard.0);
-        let placement = member.as_ref().and_then(|m| m.router.routes().placements.get(&group).cloned());
+        let placement = member.as_ref().and_then(|m| m.router.placement(group));
         let placement = placement.filter(|_| group != GroupId::CATALOG);
         let host = member.as_ref().and_then(|m| m.router.host(group)).filter(|_| placement.is_some());
         let mut status = ReceiptStatus {

@@ -1,7 +1,7 @@
 //! Keeps every group's replicas where the catalog wants them.
 
-use super::node::{InCluster, Node};
-use crate::{catalog::View, shard::ShardHost};
+use super::node::Node;
+use crate::shard::{Router, ShardHost};
 use std::{sync::Arc, time::Duration};
 use tokio::time::MissedTickBehavior;
 
@@ -9,32 +9,25 @@ const TICK: Duration = Duration::from_millis(500);
 /// A change of voters that takes longer is looked at anew: its quorum may be gone.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tells this node's replicas what the catalog wants now.
-pub(super) fn place(member: &InCluster, view: &View) {
-    for placement in &view.placements {
-        if let Some(host) = member.router.host(placement.group) {
-            host.place(placement.clone());
-        }
-    }
-}
-
 /// Brings the groups that this node leads to the replicas that the catalog names, one group after the
 /// other: a new replica is filled first, then it votes and the one that it replaces does not.
 pub(super) async fn keep_in_place(node: Arc<Node>) {
+    let Some(member) = node.membership_of_cluster() else { return };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        for host in node.hosts().into_iter().filter(|host| host.is_serving()) {
-            step(&host).await;
+        for host in member.router.hosts().into_iter().filter(|host| host.is_serving()) {
+            step(&member.router, &host).await;
         }
     }
 }
 
-async fn step(host: &ShardHost) {
-    let (group, wanted) = (host.group(), host.placement().replicas);
+async fn step(router: &Router, host: &ShardHost) {
+    let group = host.group();
     let id = group.id().0;
-    match tokio::time::timeout(STEP_TIMEOUT, group.change_replicas(&wanted)).await {
+    let Some(wanted) = router.placement(group.id()) else { return };
+    match tokio::time::timeout(STEP_TIMEOUT, group.change_replicas(&wanted.replicas)).await {
         Ok(Ok(None)) => {}
         Ok(Ok(Some(change))) => tracing::info!(group = id, "{change}"),
         Ok(Err(error)) => tracing::warn!(group = id, error, "the group's replicas cannot be changed yet"),

@@ -11,13 +11,13 @@ use super::{
     task_queue::Queues,
 };
 use crate::{
-    catalog::{NodeId, Placement},
+    catalog::NodeId,
     cluster::{Consistency, Unavailable},
     entity::{EntityKey, ShardId},
     replication::{Group, Lag, Leadership},
     sabotage::{self, Sabotage},
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -47,7 +47,6 @@ impl OwnerLost {
 }
 
 pub struct ShardHost {
-    placement: RwLock<Placement>,
     group: Arc<Group>,
     machine: ShardMachine,
     session: Mutex<Option<Arc<Session>>>,
@@ -61,7 +60,6 @@ pub struct ShardHost {
 
 /// What opens a host.
 pub struct Parts {
-    pub placement: Placement,
     pub group: Arc<Group>,
     pub machine: ShardMachine,
     pub options: Arc<Options>,
@@ -74,9 +72,8 @@ pub struct Parts {
 
 impl ShardHost {
     pub fn start(parts: Parts, router: Router) -> Arc<Self> {
-        let Parts { placement, group, machine, options, clock, queues, tasks } = parts;
+        let Parts { group, machine, options, clock, queues, tasks } = parts;
         let host = Arc::new(Self {
-            placement: RwLock::new(placement),
             group,
             machine,
             session: Mutex::default(),
@@ -97,15 +94,6 @@ impl ShardHost {
             () = self.stop.cancelled() => {}
             () = task => {}
         }
-    }
-
-    /// Where the catalog wants the shard's replicas, as this node knows it.
-    pub fn placement(&self) -> Placement {
-        self.placement.read().clone()
-    }
-
-    pub fn place(&self, placement: Placement) {
-        *self.placement.write() = placement;
     }
 
     pub fn group(&self) -> &Arc<Group> {

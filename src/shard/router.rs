@@ -84,6 +84,11 @@ impl Router {
         self.0.routes.read().clone()
     }
 
+    /// Where the catalog wants the group's replicas, as this node knows it.
+    pub fn placement(&self, group: GroupId) -> Option<Placement> {
+        self.0.routes.read().placements.get(&group).cloned()
+    }
+
     pub fn add_host(&self, host: Arc<ShardHost>) {
         self.0.hosts.write().insert(host.group().id(), host);
     }
