@@ -149,6 +149,21 @@ fn a_split_cluster_grows_together_again() {
 }
 
 #[test]
+fn a_node_that_heard_nobody_for_a_while_is_back_when_it_hears_again() {
+    for seed in 1..=200 {
+        let mut simulation = joined(3, seed);
+        simulation.deaf.insert(2);
+        simulation.run_until("node 2 gave the others up", SECOND * 60, |s| {
+            (0..2).all(|other| s.state(2, other) == Some(State::Down))
+        });
+        simulation.deaf.clear();
+        // The others were told by it that they are down, and suspect it themselves. Which of these
+        // happens first differs between the seeds.
+        simulation.run_until("all are one again", SECOND * 60, Simulation::agree);
+    }
+}
+
+#[test]
 fn who_leaves_is_down_at_once() {
     let mut simulation = joined(5, 9);
     simulation.leave(4);

@@ -19,6 +19,8 @@ pub(super) struct Simulation {
     pub backlog_max: usize,
     /// Nodes between which nothing passes, both ways.
     pub cut: BTreeSet<(usize, usize)>,
+    /// Nodes that hear nothing, but are heard.
+    pub deaf: BTreeSet<usize>,
     /// (who, about whom, when) for each time that a view turned to `Down`.
     pub downs: Vec<(usize, NodeId, Duration)>,
     options: Options,
@@ -54,6 +56,7 @@ impl Simulation {
             loss: 0.0,
             backlog_max: 1000,
             cut: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             downs: Vec::new(),
             options,
             http_bytes,
@@ -214,7 +217,7 @@ impl Simulation {
         let latency = Duration::from_micros(self.random.random_range(300..1000));
         let lost = self.random.random::<f64>() < self.loss;
         let Some(to) = (0..self.nodes.len()).find(|i| address(*i) == to) else { return };
-        if lost || self.cut.contains(&(from.min(to), from.max(to))) {
+        if lost || self.deaf.contains(&to) || self.cut.contains(&(from.min(to), from.max(to))) {
             return;
         }
         self.sequence += 1;

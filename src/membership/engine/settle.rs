@@ -11,7 +11,7 @@ use super::{
     Engine, Packet,
 };
 use crate::catalog::NodeId;
-use foca::{Codec, OwnedNotification, PostcardCodec};
+use foca::{Codec, Header, OwnedNotification, PostcardCodec};
 use std::{collections::BTreeSet, time::Duration};
 
 impl Engine {
@@ -33,9 +33,14 @@ impl Engine {
     }
 
     fn send_swim(&mut self, to: Identity, bytes: &[u8]) {
-        if self.is_spurious_undead(&to, bytes) {
+        let header = <PostcardCodec as Codec<Identity>>::decode_header(&mut PostcardCodec, bytes);
+        let message = header.ok().map(|header| header.message);
+        if self.is_spurious_undead(&to, message.as_ref()) {
             self.counts.undead_withheld += 1;
             return;
+        }
+        if let Some(foca::Message::Ping(_)) = message {
+            self.tell_suspect(&to);
         }
         let to_all = to.node == ANYONE;
         self.packets.push(Packet { to: to.address, to_all, bytes: Message::Swim(bytes).encode() });
@@ -43,14 +48,38 @@ impl Engine {
 
     /// foca 2.0 tells a member that it is down when a suspicion runs out, also when the member
     /// has refuted it by then. The member would believe it and start a new life for nothing.
-    fn is_spurious_undead(&self, to: &Identity, bytes: &[u8]) -> bool {
+    fn is_spurious_undead(&self, to: &Identity, message: Option<&foca::Message<Identity>>) -> bool {
         #[cfg(test)]
         if !self.withhold_undead {
             return false;
         }
-        let header = <PostcardCodec as Codec<Identity>>::decode_header(&mut PostcardCodec, bytes);
-        let undead = header.is_ok_and(|header| header.message == foca::Message::TurnUndead);
-        undead && self.foca.iter_members().any(|member| member.id() == to)
+        message == Some(&foca::Message::TurnUndead) && self.foca.iter_members().any(|member| member.id() == to)
+    }
+
+    /// Whoever is probed while it is suspected hears of the suspicion, and can refute it: the buddy
+    /// system of Lifeguard (Dadgar, Phillips and Currey, 2018). foca 2.0 passes a suspicion on a few
+    /// times and no more. A member that heard none of these answers every probe and stays a suspect
+    /// for ever, if the suspicion cannot run out because the suspecting node began a new life.
+    fn tell_suspect(&mut self, to: &Identity) {
+        let Some(suspect) = self.foca.iter_members().find(|member| member.id() == to) else { return };
+        if suspect.state() != foca::State::Suspect {
+            return;
+        }
+        let src = self.foca.identity().clone();
+        // Of this node's incarnation it says nothing: zero is never news.
+        let header = Header { src, src_incarnation: 0, dst: to.clone(), message: foca::Message::Gossip };
+        let mut bytes = Vec::new();
+        let written = PostcardCodec.encode_header(&header, &mut bytes).and_then(|()| {
+            bytes.extend(1_u16.to_be_bytes());
+            PostcardCodec.encode_member(suspect, &mut bytes)
+        });
+        match written {
+            Ok(()) => self.push(to.address.clone(), &Message::Swim(&bytes)),
+            Err(error) => {
+                self.counts.faults += 1;
+                tracing::debug!(%error, "a suspicion could not be written");
+            }
+        }
     }
 
     fn heed(&mut self, now: Duration, notification: OwnedNotification<Identity>) {
