@@ -4,7 +4,7 @@
 //! *every* seed answers, is blank and lists the same seeds, does the first of them by name found
 //! the cluster. So two clusters can never form from one list, in whatever order nodes start.
 
-use super::{ClusterId, Identity, InstanceId, Member, NodeId, View, plan};
+use super::{ClusterId, Founding, Identity, InstanceId, Member, NodeId, View, plan};
 use crate::{entity::codec, transport::Transport};
 use bytes::Bytes;
 use futures::future::join_all;
@@ -50,6 +50,8 @@ pub enum Welcome {
     NotYet(String),
     /// Never: the reason is for the operator.
     Refused(String),
+    /// It was a member, and is not any more.
+    NotAMember(String),
 }
 
 /// Why a node can never become a member. The text is one line for the operator.
@@ -61,7 +63,7 @@ pub struct Refused(pub String);
 pub struct Bootstrap {
     pub hello: Hello,
     pub shards: u16,
-    pub replication_factor: usize,
+    pub replication_factor: u8,
     pub replace: bool,
     pub transport: Arc<dyn Transport>,
 }
@@ -132,14 +134,13 @@ impl Bootstrap {
             Some(hello.member(NodeId(index as u64 + 1)))
         };
         let members: Vec<Member> = names.iter().enumerate().filter_map(member).collect();
-        let view = View {
+        let view = View::founded(Founding {
             cluster: ClusterId(rand::random()),
             shards: self.shards,
-            placements: plan(&members, self.shards, self.replication_factor),
-            founders: members.len() as u64,
-            version: 0,
+            replication_factor: self.replication_factor,
+            placements: plan(&members, self.shards, usize::from(self.replication_factor)),
             members,
-        };
+        });
         tracing::info!(cluster = %view.cluster, members = view.members.len(), "founding the cluster");
         Round::Member(Box::new(self.identity(NodeId(1), view)))
     }
@@ -149,7 +150,7 @@ impl Bootstrap {
         let join = Introduction::Join { member, cluster: None, replace: self.replace };
         match introduce(&self.transport, seed, &join, JOIN_TIMEOUT).await {
             Ok(Welcome::Joined { node, view }) => Round::Member(Box::new(self.identity(node, view))),
-            Ok(Welcome::Refused(why)) => Round::Refused(Refused(why)),
+            Ok(Welcome::Refused(why) | Welcome::NotAMember(why)) => Round::Refused(Refused(why)),
             Ok(Welcome::NotYet(why)) => Round::Waiting(format!("{seed}: {why}")),
             Ok(Welcome::Hello(_)) => Round::Waiting(format!("{seed} answers another question")),
             Err(why) => Round::Waiting(why),
@@ -188,7 +189,7 @@ pub async fn check_cluster(transport: &Arc<dyn Transport>, hello: &Hello, mine: 
     Ok(())
 }
 
-/// Tells a member of the cluster this node's present addresses.
+/// Tells a member of the cluster this node's present addresses, and asks whether it is still a member.
 pub async fn rejoin(
     transport: &Arc<dyn Transport>,
     seed: &str,

@@ -1,13 +1,19 @@
 //! What a node keeps on disk of who it is and where it belongs, so that a restart rejoins and
 //! never creates a second cluster.
 
-use super::{ClusterId, InstanceId, Member, NodeId, Placement, entity::State};
+use super::{
+    ClusterId, InstanceId, Member, NodeId, Placement,
+    entity::{Founding, State},
+};
 use crate::{
     entity::codec,
-    storage::{Error, Storage, Write},
+    storage::{Error, GroupId, Storage, Write},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Keys in the state store. They begin with `id`, as a group number 26,980, which no shard has.
 const IDENTITY_KEY: &[u8] = b"identity";
@@ -28,9 +34,15 @@ pub struct View {
     pub cluster: ClusterId,
     pub shards: u16,
     pub members: Vec<Member>,
+    pub replication_factor: u8,
+    /// Where replicas are wanted.
     pub placements: Vec<Placement>,
-    /// Nodes up to this id founded the cluster.
-    pub founders: u64,
+    /// Where the founders wanted them.
+    pub founding: Vec<Placement>,
+    /// Who else may still hold a replica that counts, by group.
+    pub moving: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    /// Members on their way out.
+    pub leaving: BTreeSet<NodeId>,
     /// How many changes of the catalog led to it; 0 for what the founders agreed on.
     pub version: u64,
 }
@@ -39,7 +51,23 @@ impl View {
     /// What a node knows that belongs to no cluster.
     pub fn empty() -> Self {
         let (members, placements) = (Vec::new(), Vec::new());
-        Self { cluster: ClusterId(0), shards: 0, members, placements, founders: 0, version: 0 }
+        Self::founded(Founding { cluster: ClusterId(0), shards: 0, replication_factor: 0, members, placements })
+    }
+
+    /// What the founders agreed on.
+    pub fn founded(founding: Founding) -> Self {
+        let Founding { cluster, shards, replication_factor, members, placements } = founding;
+        Self {
+            cluster,
+            shards,
+            members,
+            replication_factor,
+            founding: placements.clone(),
+            placements,
+            moving: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            version: 0,
+        }
     }
 
     /// `None` while the catalog is not founded.
@@ -48,16 +76,29 @@ impl View {
             cluster: state.cluster?,
             shards: state.shards,
             members: state.members.values().cloned().collect(),
+            replication_factor: state.replication_factor,
             placements: state.placements.clone(),
-            founders: state.founders,
+            founding: state.founding.clone(),
+            moving: state.moving.clone(),
+            leaving: state.leaving.clone(),
             version,
         })
     }
 
-    /// Whether replicas of the group may create it. Founders do, all with the same voters; a group that
-    /// has a replica of another node exists already, or has lost its quorum before it did.
-    pub fn may_create(&self, placement: &Placement) -> bool {
-        placement.replicas.iter().all(|replica| replica.0 <= self.founders)
+    /// With which voters a group may be created, by any of them: those that the founders agreed on. Others
+    /// never, or two logs could begin in two ways. If one of them has been replaced or has left, the group
+    /// exists already, or has lost its quorum before it did.
+    pub fn founding(&self, group: GroupId) -> Option<&Placement> {
+        let placement = self.founding.iter().find(|placement| placement.group == group)?;
+        let is_member = |node: &NodeId| self.members.iter().any(|member| member.node == *node);
+        placement.replicas.iter().all(is_member).then_some(placement)
+    }
+
+    /// Whether a node may hold a replica of the group that counts: it is to, or it was and the group has
+    /// not settled without it.
+    pub fn may_hold(&self, node: NodeId, group: GroupId) -> bool {
+        let is_wanted = self.placements.iter().any(|placement| placement.group == group && placement.is_on(node));
+        is_wanted || self.moving.get(&group).is_some_and(|nodes| nodes.contains(&node))
     }
 
     pub fn member_named(&self, name: &str) -> Option<&Member> {

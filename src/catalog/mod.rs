@@ -10,7 +10,7 @@ mod identity;
 mod placement;
 mod types;
 
-pub use entity::{CATALOG_ID, Catalog, Command, Rejection, Reply, State};
+pub use entity::{CATALOG_ID, Catalog, Command, Founding, Rejection, Reply, State};
 pub use identity::{Identity, View, load_instance};
 pub use placement::plan;
 pub use types::{ClusterId, InstanceId, Member, NodeId, Placement};

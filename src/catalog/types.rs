@@ -58,6 +58,10 @@ pub struct Placement {
 }
 
 impl Placement {
+    pub fn is_on(&self, node: NodeId) -> bool {
+        self.replicas.contains(&node)
+    }
+
     /// Puts one node in the place of another.
     pub(super) fn replace(&mut self, node: NodeId, by: NodeId) {
         for replica in self.replicas.iter_mut().chain([&mut self.preferred]).filter(|replica| **replica == node) {

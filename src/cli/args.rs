@@ -33,6 +33,10 @@ pub(super) enum Command {
     Status(Operator),
     /// List the nodes of the cluster
     Members(Operator),
+    /// Have the node that is asked leave the cluster for good
+    Leave(Leave),
+    /// Have another node leave the cluster for good; it may be down
+    Remove(Remove),
     /// List the shards: owner, replicas, progress
     Shards(Operator),
     /// Show one entity: where it lives, its version, its state
@@ -188,6 +192,27 @@ pub(super) struct Operator {
     /// Print the node's answer as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+  quorate leave --url http://10.0.0.4:8080   that node's shards are filled elsewhere, then it stops
+Waits until it has left. --timeout bounds each question, not the wait.")]
+pub(super) struct Leave {
+    #[command(flatten)]
+    pub operator: Operator,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+  quorate remove n3                for good: its shards are filled elsewhere, its directory is of no use any more
+A node that only restarts, or is upgraded, is not to be removed. Waits until it has left.")]
+pub(super) struct Remove {
+    /// Its name, as `quorate members` lists it
+    #[arg(value_name = "NODE")]
+    pub name: String,
+    #[command(flatten)]
+    pub operator: Operator,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@
 //! ```text
 //! main ─▶ args (clap) ─┬─ node ──▶ config ─▶ cluster + ingress, until a signal
 //!                      ├─ dev ───▶ N × `quorate node`, watched
-//!                      ├─ status, members, shards, entity, tasks, dead-letters ──▶ http ─▶ a running node
+//!                      ├─ status, members, leave, remove, shards, entity, tasks, dead-letters ──▶ http ─▶ a running node
 //!                      ├─ config check | show
 //!                      ├─ verify ─▶ receipts held against every replica
 //!                      ├─ bench ─▶ closed-loop load on running nodes
@@ -21,6 +21,7 @@ mod config;
 mod dev;
 mod failure;
 pub mod http;
+mod leave;
 mod node;
 mod operator;
 mod output;
@@ -63,6 +64,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Node(args) => node::run(&args),
         Command::Status(args) => single_threaded()?.block_on(operator::status(&args)),
         Command::Members(args) => single_threaded()?.block_on(operator::members(&args)),
+        Command::Leave(args) => single_threaded()?.block_on(leave::leave(&args)),
+        Command::Remove(args) => single_threaded()?.block_on(leave::remove(&args)),
         Command::Shards(args) => single_threaded()?.block_on(operator::shards(&args)),
         Command::Entity(args) => single_threaded()?.block_on(operator::entity(&args)),
         Command::Tasks(args) => single_threaded()?.block_on(tasks::tasks(&args)),

@@ -78,6 +78,7 @@ async fn live(config: Config, http: TcpListener, args: &args::Node) -> Result<()
     });
     let why = tokio::select! {
         why = signals.next() => why,
+        () = cluster.left() => "this node has left the cluster and its data directory is of no use any more",
         // Crash-only: what it cannot keep it must not serve, and the others take over as they do
         // from any dead node. There is nothing to drain that its peers do not have.
         broken = cluster.failed() => return Err(Failure::operation(broken)),

@@ -7,6 +7,7 @@ use super::{
     output,
     table::Table,
 };
+use hyper::Method;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -62,6 +63,14 @@ pub(super) async fn ask(target: &Target, path: &str) -> Result<Value, Failure> {
 
 pub(super) async fn get(client: &Client, path: &str) -> Result<Value, Failure> {
     let response = client.get(path).await.map_err(|error| failure(&error))?;
+    accept(&client.url(), path, &response)
+}
+
+/// POST without a body, under a key of its own.
+pub(super) async fn post(client: &Client, path: &str) -> Result<Value, Failure> {
+    let key = format!("cli-{:032x}", rand::random::<u128>());
+    let sent = client.send(Method::POST, path, &[("idempotency-key", &key)], None).await;
+    let response = sent.map_err(|error| failure(&error))?;
     accept(&client.url(), path, &response)
 }
 
@@ -142,9 +151,10 @@ fn render_members(members: &Value) -> String {
     let mut table = Table::new(&["NODE", "NAME", "CLUSTER ADDRESS", "HTTP", "ZONE", "GOSSIP", "LINK"]);
     for member in list(members) {
         let own = member["is_self"].as_bool() == Some(true);
-        let link = match (own, member["linked"].as_bool()) {
-            (true, _) => "self",
-            (_, Some(true)) => "up",
+        let link = match (own, member["linked"].as_bool(), member["leaving"].as_bool()) {
+            (_, _, Some(true)) => "leaving",
+            (true, _, _) => "self",
+            (_, Some(true), _) => "up",
             _ => "DOWN",
         };
         let columns = ["node", "name", "address", "http", "zone", "gossip"];
@@ -206,6 +216,7 @@ mod tests {
             gossip: "alive".into(),
             linked,
             is_self: node == 1,
+            leaving: node == 3,
         }
     }
 

@@ -3,12 +3,11 @@
 use super::{
     Failure,
     args::{DeadLettersCommand, Letters, List},
-    http::{self, Client},
-    operator::{accept, ask, client, failure, get, list, text},
+    http,
+    operator::{ask, client, get, list, post, text},
     output,
     table::Table,
 };
-use hyper::Method;
 use serde_json::Value;
 
 const LETTERS: &str = "/admin/v1/dead-letters";
@@ -63,13 +62,6 @@ async fn resolve(args: &Letters, action: &str) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-async fn post(client: &Client, path: &str) -> Result<Value, Failure> {
-    let key = format!("cli-{:032x}", rand::random::<u128>());
-    let sent = client.send(Method::POST, path, &[("idempotency-key", &key)], None).await;
-    let response = sent.map_err(|error| failure(&error))?;
-    accept(&client.url(), path, &response)
 }
 
 fn render_tasks(tasks: &Value) -> String {

@@ -47,6 +47,7 @@ impl Handler for Gateway {
                 Service::Query => member.router.handle_query(body).await,
                 Service::Shard => member.router.handle_ask(body).await,
                 Service::List => member.router.handle_list(body).await,
+                Service::Owners => member.router.handle_owners(),
             }
         })
     }
@@ -92,7 +93,12 @@ async fn join(node: &Arc<Node>, joining: Member, cluster: Option<crate::catalog:
         }
     }
     // Whether a name is taken is for the catalog to say: this node's view of it may be old.
-    propose_join(node, if replace { Command::Replace(joining) } else { Command::Join(joining) }).await
+    let join = match (cluster, replace) {
+        (Some(_), _) => Command::Return(joining),
+        (None, true) => Command::Replace(joining),
+        (None, false) => Command::Join(joining),
+    };
+    propose_join(node, join).await
 }
 
 fn is_up(node: &Node, other: NodeId) -> bool {
@@ -117,6 +123,7 @@ async fn propose_join(node: &Arc<Node>, join: Command) -> Welcome {
             let rejection = codec::decode::<<Catalog as Entity>::Rejection>("rejection", &bytes);
             match rejection {
                 Ok(Rejection::NotFounded) | Err(_) => Welcome::NotYet("the cluster is not founded yet".into()),
+                Ok(rejection @ Rejection::NotAMember { .. }) => Welcome::NotAMember(rejection.to_string()),
                 Ok(rejection) => Welcome::Refused(rejection.to_string()),
             }
         }

@@ -172,10 +172,4 @@ impl Cluster {
             node.shutdown().await;
         }
     }
-
-    /// As [`Cluster::shutdown`], telling the others that this node goes on purpose.
-    pub async fn leave(&self) -> Result<(), Unavailable> {
-        self.shutdown().await;
-        Ok(())
-    }
 }

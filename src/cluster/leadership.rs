@@ -7,7 +7,10 @@ use crate::{
     transport::LinkView,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
 
 const TICK: Duration = Duration::from_secs(1);
 /// A preferred owner must have been linked for this long before it is handed a shard back.
@@ -30,6 +33,28 @@ pub(super) async fn balance(node: Arc<Node>) {
             if host.is_serving() && preferred != host.group().me() && settled && host.hand_over(preferred).await {
                 tracing::debug!(shard = host.group().id().0, %preferred, "handing leadership to the preferred owner");
             }
+        }
+    }
+}
+
+/// Keeps up with who owns the shards that have no replica here: requests learn it by themselves, but
+/// operators ask before there are any. One other node is asked at a time, and then the next.
+pub(super) async fn learn_owners(node: Arc<Node>) {
+    let Some(member) = node.membership_of_cluster() else { return };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = NodeId::default();
+    loop {
+        tick.tick().await;
+        if member.router.has_all() {
+            continue;
+        }
+        let links = node.links();
+        let mut up: Vec<NodeId> = links.iter().filter(|(_, link)| link.up).map(|(peer, _)| *peer).collect();
+        up.sort_unstable();
+        if let Some(next) = up.iter().find(|peer| **peer > last).or(up.first()) {
+            last = *next;
+            member.router.ask_owners(last, TICK).await;
         }
     }
 }

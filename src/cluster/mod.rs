@@ -12,6 +12,7 @@ mod gateway;
 mod handle;
 mod inspection;
 mod leadership;
+mod leaving;
 mod lists;
 mod node;
 mod receipt;
@@ -35,6 +36,7 @@ pub use faults::{
 };
 pub use handle::Cluster;
 pub use inspection::{Page, ResolveError, Resolved};
+pub use leaving::{Removal, RemoveError};
 pub use lists::{Listed, Listing};
 pub use receipt::{InvalidReceipt, ReceiptStatus, Verdict};
 pub use types::*;

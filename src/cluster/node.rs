@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Config,
     catalog::{
-        CATALOG_ID, Catalog, ClusterId, Command, Identity, InstanceId, Member, NodeId, Placement, View,
+        CATALOG_ID, Catalog, ClusterId, Command, Founding, Identity, InstanceId, Member, NodeId, View,
         bootstrap::{self, Bootstrap, Hello, Welcome},
         load_instance,
     },
@@ -25,8 +25,8 @@ use crate::{
     membership::Membership,
     replication::{Group, PeerClient},
     shard::{
-        Cause, Clock, CommandReply, CommandRequest, Parts, Query, QueryReply, QueryRequest, Queues, Registry, Router,
-        Routes, ShardHost, ShardMachine,
+        Cause, Clock, CommandReply, CommandRequest, Query, QueryReply, QueryRequest, Queues, Registry, Router, Routes,
+        ShardHost,
     },
     storage::{GroupId, Storage},
     transport::{Handler, LinkView, Peer, Transport},
@@ -43,11 +43,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const CATALOG_TICK: Duration = Duration::from_secs(1);
 const READY_TICK: Duration = Duration::from_millis(20);
-/// A group is created once its replicas are linked, or when this time is over: the creator's first
-/// election then finds its voters, and need not wait for the timeout of a second one.
-const LINK_PATIENCE: Duration = Duration::from_secs(1);
-/// A group that its preferred owner has not created by then is created by another replica.
-const INITIALIZE_PATIENCE: Duration = Duration::from_secs(3);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,24 +72,25 @@ pub(super) struct InCluster {
 
 pub struct Node {
     config: Config,
-    registry: Arc<Registry>,
-    clock: Clock,
-    queues: Queues,
-    storage: Arc<dyn Storage>,
-    transport: Arc<dyn Transport>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) clock: Clock,
+    pub(super) queues: Queues,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) transport: Arc<dyn Transport>,
     instance: InstanceId,
     started: Instant,
     phase: watch::Sender<Phase>,
     failure: watch::Sender<Option<String>>,
+    left: watch::Sender<bool>,
     member: OnceLock<InCluster>,
     view: RwLock<Option<View>>,
-    groups: RwLock<HashMap<GroupId, Arc<Group>>>,
+    pub(super) groups: RwLock<HashMap<GroupId, Arc<Group>>>,
     gossip: Mutex<Option<Arc<Membership>>>,
     differences: Differences,
     faults: Option<FaultSwitch>,
     stop: CancellationToken,
     /// What runs until then.
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
 }
 
 impl Node {
@@ -118,6 +114,7 @@ impl Node {
             started: Instant::now(),
             phase: watch::Sender::new(Phase::Joining),
             failure: watch::Sender::new(None),
+            left: watch::Sender::new(false),
             member: OnceLock::new(),
             view: RwLock::default(),
             groups: RwLock::default(),
@@ -183,11 +180,26 @@ impl Node {
         }
     }
 
+    /// This node is not a member any more. If it was one until now, that is how it was to be: it has left.
+    fn struck_off(&self, why: String) {
+        let is_leaving = self.member.get().is_some_and(|me| self.view().leaving.contains(&me.node));
+        match is_leaving || *self.phase.borrow() == Phase::Ready {
+            true => drop(self.left.send_replace(true)),
+            false => self.fail(why),
+        }
+    }
+
+    /// Resolves once this node has left its cluster.
+    pub async fn left(&self) {
+        // An error means that the node is gone.
+        _ = self.left.subscribe().wait_for(|left| *left).await;
+    }
+
     async fn settle(&self) -> Result<Identity, String> {
         let bootstrap = Bootstrap {
             hello: self.hello(),
             shards: self.config.cluster.shards,
-            replication_factor: usize::from(self.config.cluster.replication_factor),
+            replication_factor: self.config.cluster.replication_factor,
             replace: self.config.node.replace,
             transport: self.transport.clone(),
         };
@@ -208,10 +220,7 @@ impl Node {
             return Err("this node entered a cluster twice".into());
         }
         self.phase.send_replace(Phase::Recovering);
-        for placement in identity.view.placements.iter().filter(|p| p.replicas.contains(&me)) {
-            let may_create = identity.view.may_create(placement);
-            self.open_replica(&in_cluster, placement.clone(), may_create).await?;
-        }
+        self.fit_replicas(&in_cluster, &identity.view).await?;
         // After the replicas: whoever has a link with this node finds them.
         self.link_with(me, &identity.view.members);
         if let Some(open) = gossip {
@@ -220,6 +229,7 @@ impl Node {
         let links = self.transport.links();
         self.spawn(leadership::react_to_broken_links(self.clone(), links));
         self.spawn(leadership::balance(self.clone()));
+        self.spawn(leadership::learn_owners(self.clone()));
         self.spawn(replicas::keep_in_place(self.clone()));
         self.spawn(self.clone().follow_catalog(identity.clone()));
         self.spawn(self.clone().keep_checking(me, cluster));
@@ -230,39 +240,11 @@ impl Node {
         Ok(())
     }
 
-    async fn open_replica(
-        self: &Arc<Self>,
-        member: &InCluster,
-        placement: Placement,
-        may_create: bool,
-    ) -> Result<(), String> {
-        let group_id = placement.group;
-        let cached = self.config.shard.entities_cached;
-        let machine = ShardMachine::open(group_id, self.storage.clone(), self.registry.clone(), cached)
-            .map_err(|e| e.to_string())?;
-        machine.keep_receipts(self.config.shard.receipts_kept);
-        machine.drop_old_generation().await.map_err(|e| e.to_string())?;
-        let (options, peers) = (&self.config.replication, member.peers.clone());
-        let replica = Arc::new(machine.clone());
-        let (storage, alive) = (self.storage.clone(), self.tasks.token());
-        let group = Group::open(group_id, member.node, options, peers, storage, replica, alive).await?;
-        let group = Arc::new(group);
-        self.groups.write().insert(group_id, group.clone());
-        let options = Arc::new(self.config.shard.clone());
-        let (clock, queues, tasks) = (self.clock.clone(), self.queues.clone(), self.tasks.clone());
-        let parts = Parts { group: group.clone(), machine, options, clock, queues, tasks };
-        member.router.add_host(ShardHost::start(parts, member.router.clone()));
-        if may_create {
-            self.spawn(initialize(group.clone(), placement, self.transport.links()));
-        }
-        self.spawn(self.clone().follow_group(group));
-        Ok(())
-    }
-
     /// A replica that has stopped for good takes the node with it: its journal is everyone's.
-    async fn follow_group(self: Arc<Self>, group: Arc<Group>) {
+    pub(super) async fn follow_group(self: Arc<Self>, group: Arc<Group>) {
         let why = group.stopped().await;
-        if !self.stop.is_cancelled() {
+        let is_open = self.group(group.id()).is_some_and(|open| Arc::ptr_eq(&open, &group));
+        if is_open && !self.stop.is_cancelled() {
             self.fail(format!("the replica of group {} stopped: {why}", group.id().0));
         }
     }
@@ -277,6 +259,10 @@ impl Node {
         let mut tick = tokio::time::interval(CATALOG_TICK);
         loop {
             tick.tick().await;
+            if identity.view.leaving.contains(&identity.node) {
+                // The others have no link any more with one that has left, so it has to ask.
+                self.rejoin(&self.hello().member(identity.node), identity.view.cluster).await;
+            }
             match self.read_catalog_from(Consistency::Local).await {
                 // A replica that is being filled shows the catalog as it was once.
                 Some(view) if view.version > identity.view.version => {
@@ -285,20 +271,28 @@ impl Node {
                         tracing::error!(%error, "the catalog's new state cannot be written down");
                         continue;
                     }
-                    self.adopt(&identity, view).await;
+                    self.adopt(&identity, view);
                 }
                 Some(_) => {}
                 None => self.found(&identity.view).await,
             }
+            if let Some(member) = self.member.get()
+                && let Err(why) = self.fit_replicas(member, &identity.view).await
+            {
+                self.fail(why);
+            }
         }
     }
 
-    async fn adopt(self: &Arc<Self>, identity: &Identity, view: View) {
+    fn adopt(&self, identity: &Identity, view: View) {
         if !view.members.iter().any(|member| member.node == identity.node) {
             let (node, name) = (identity.node, &identity.name);
-            return self.fail(format!(
-                "node {node} ({name}) was replaced by another with its name: this data directory is of no use any more"
-            ));
+            return match view.member_named(name) {
+                Some(_) => self.fail(format!(
+                    "node {node} ({name}) was replaced by another with its name: this data directory is of no use any more"
+                )),
+                None => self.struck_off(format!("{name} left the cluster, or was removed")),
+            };
         }
         self.link_with(identity.node, &view.members);
         if let Some(gossip) = self.gossip.lock().as_ref() {
@@ -316,9 +310,14 @@ impl Node {
         if !host.is_serving() {
             return;
         }
-        let (cluster, shards) = (view.cluster, view.shards);
-        let (members, placements) = (view.members.clone(), view.placements.clone());
-        if let Err(error) = self.ask_catalog(&Command::Found { cluster, shards, members, placements }).await {
+        let founding = Founding {
+            cluster: view.cluster,
+            shards: view.shards,
+            replication_factor: view.replication_factor,
+            members: view.members.clone(),
+            placements: view.founding.clone(),
+        };
+        if let Err(error) = self.ask_catalog(&Command::Found(founding)).await {
             tracing::warn!(error, "the cluster cannot be founded yet");
         }
     }
@@ -337,14 +336,20 @@ impl Node {
         }
     }
 
-    /// Asks the other seeds, until one has an answer, whether this node is still a member, and tells them
+    /// Asks the seeds and the other members, until one has an answer, whether this node is still a member, and tells them
     /// its present addresses. False if none has one; a refusal ends the node.
     async fn rejoin(&self, mine: &Member, cluster: ClusterId) -> bool {
-        for seed in self.config.node.seeds.iter().filter(|seed| **seed != mine.address) {
-            match bootstrap::rejoin(&self.transport, seed, mine.clone(), cluster).await {
+        let known = self.known_members().into_iter().map(|member| member.address);
+        let others: BTreeSet<String> = self.config.node.seeds.iter().cloned().chain(known).collect();
+        for other in others.iter().filter(|other| **other != mine.address) {
+            match bootstrap::rejoin(&self.transport, other, mine.clone(), cluster).await {
                 Ok(Welcome::Joined { .. }) => return true,
                 Ok(Welcome::Refused(why)) => {
                     self.fail(why);
+                    return true;
+                }
+                Ok(Welcome::NotAMember(why)) => {
+                    self.struck_off(why);
                     return true;
                 }
                 Ok(_) | Err(_) => {}
@@ -385,7 +390,10 @@ impl Node {
     /// the next node is only touched once this one is ready, no disk is missed twice.
     fn is_caught_up(&self) -> bool {
         let Some(member) = self.member.get() else { return false };
-        let replicas_fine = member.router.hosts().iter().all(|host| {
+        let is_wanted = |host: &Arc<ShardHost>| {
+            member.router.placement(host.group().id()).is_some_and(|placement| placement.is_on(member.node))
+        };
+        let replicas_fine = member.router.hosts().iter().filter(|host| is_wanted(host)).all(|host| {
             let leadership = host.leadership();
             let applied_term = host.machine().progress().borrow().0;
             let served = !leadership.is_me || host.is_serving();
@@ -526,24 +534,6 @@ impl Node {
         self.tasks.close();
         if tokio::time::timeout(CLOSE_TIMEOUT, self.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.tasks.len(), "some tasks do not end: the storage is still open");
-        }
-    }
-}
-
-/// Creates a group: its preferred owner at once, the other replicas if that one does not.
-async fn initialize(group: Arc<Group>, placement: Placement, mut links: watch::Receiver<LinkView>) {
-    if placement.preferred == group.me() {
-        let others = || placement.replicas.iter().filter(|replica| **replica != group.me());
-        let all_up = |links: &LinkView| others().all(|replica| links.get(replica).is_some_and(|link| link.up));
-        // Without them the election is tried again until there is a majority.
-        let _ = tokio::time::timeout(LINK_PATIENCE, links.wait_for(all_up)).await;
-    } else {
-        tokio::time::sleep(INITIALIZE_PATIENCE).await;
-    }
-    while !group.is_initialized().await {
-        if let Err(error) = group.initialize(&placement.replicas).await {
-            tracing::warn!(group = group.id().0, error, "a group cannot be created");
-            return;
         }
     }
 }

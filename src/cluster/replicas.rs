@@ -1,13 +1,124 @@
-//! Keeps every group's replicas where the catalog wants them.
+//! Keeps replicas where the catalog wants them: each node opens and closes its own, and the leader of a
+//! group changes who votes in it.
+//!
+//! ```text
+//! catalog: wanted on a b d, moving c
+//!   d opens a blank replica ─▶ the leader adds it, Raft fills it, it votes and c does not ─▶ leader: settled
+//!   catalog: moving nobody ─▶ c closes its replica
+//! ```
 
-use super::node::Node;
-use crate::shard::{Router, ShardHost};
+use super::{
+    node::{InCluster, Node},
+    types::Phase,
+};
+use crate::{
+    catalog::{Command, NodeId, Placement, View},
+    replication::{Group, Machine, retire},
+    shard::{Parts, ShardHost, ShardMachine},
+    storage::GroupId,
+    transport::LinkView,
+};
 use std::{sync::Arc, time::Duration};
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::watch, time::MissedTickBehavior};
 
 const TICK: Duration = Duration::from_millis(500);
 /// A change of voters that takes longer is looked at anew: its quorum may be gone.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A group is created once its replicas are linked, or when this time is over: the creator's first
+/// election then finds its voters, and need not wait for the timeout of a second one.
+const LINK_PATIENCE: Duration = Duration::from_secs(1);
+/// A group that its preferred owner has not created by then is created by another replica.
+const INITIALIZE_PATIENCE: Duration = Duration::from_secs(3);
+
+impl Node {
+    /// Opens the replicas that are to be here, and closes those that nobody counts on any more.
+    pub(super) async fn fit_replicas(self: &Arc<Self>, member: &InCluster, view: &View) -> Result<(), String> {
+        for group in view.placements.iter().map(|placement| placement.group) {
+            match (view.may_hold(member.node, group), member.router.host(group)) {
+                (true, None) => self.open_replica(member, group, view.founding(group)).await?,
+                (false, Some(host)) => self.close_replica(member, &host).await?,
+                (false, None) => self.forget_log(member.node, group).await?,
+                (true, Some(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn open_replica(
+        self: &Arc<Self>,
+        member: &InCluster,
+        id: GroupId,
+        founding: Option<&Placement>,
+    ) -> Result<(), String> {
+        let machine = self.open_machine(id)?;
+        machine.keep_receipts(self.config().shard.receipts_kept);
+        machine.drop_old_generation().await.map_err(|e| e.to_string())?;
+        let (options, peers) = (&self.config().replication, member.peers.clone());
+        let replica = Arc::new(machine.clone());
+        let (storage, alive) = (self.storage.clone(), self.tasks.token());
+        let group = Group::open(id, member.node, options, peers, storage, replica, alive).await?;
+        let group = Arc::new(group);
+        self.groups.write().insert(id, group.clone());
+        let options = Arc::new(self.config().shard.clone());
+        let (clock, queues, tasks) = (self.clock.clone(), self.queues.clone(), self.tasks.clone());
+        let parts = Parts { group: group.clone(), machine, options, clock, queues, tasks };
+        member.router.add_host(ShardHost::start(parts, member.router.clone()));
+        if let Some(founding) = founding.filter(|founding| founding.is_on(member.node)) {
+            self.spawn(initialize(group.clone(), founding.clone(), self.transport.links()));
+        }
+        self.spawn(self.clone().follow_group(group));
+        Ok(())
+    }
+
+    fn open_machine(&self, id: GroupId) -> Result<ShardMachine, String> {
+        let (storage, registry) = (self.storage.clone(), self.registry.clone());
+        let opened = ShardMachine::open(id, storage, registry, self.config().shard.entities_cached);
+        opened.map_err(|e| e.to_string())
+    }
+
+    /// What it had applied stays on disk: there it goes on if the group comes back to this node.
+    async fn close_replica(&self, member: &InCluster, host: &ShardHost) -> Result<(), String> {
+        let id = host.group().id();
+        member.router.remove_host(id);
+        self.groups.write().remove(&id);
+        host.stop().await;
+        host.machine().checkpoint().await.map_err(|e| e.to_string())?;
+        tracing::info!(group = id.0, "this node holds no replica of the group any more");
+        Ok(())
+    }
+
+    /// Lets the log of a closed replica go, which would hold back the journal for ever. Not before the catalog
+    /// has said *after* it was closed that nobody counts on it: had the group come back meanwhile, its
+    /// leader might count on entries that were acknowledged here until then.
+    async fn forget_log(&self, me: NodeId, id: GroupId) -> Result<(), String> {
+        if self.storage.group(id).entries.is_empty() || *self.phase().borrow() != Phase::Ready {
+            return Ok(());
+        }
+        if self.read_catalog().await.is_none_or(|view| view.may_hold(me, id)) {
+            return Ok(());
+        }
+        let durable = self.open_machine(id)?.applied();
+        retire(&self.storage, id, &durable).await
+    }
+}
+
+/// Creates a group: its preferred owner at once, the other replicas if that one does not.
+async fn initialize(group: Arc<Group>, founding: Placement, mut links: watch::Receiver<LinkView>) {
+    if founding.preferred == group.me() {
+        let others = || founding.replicas.iter().filter(|replica| **replica != group.me());
+        let all_up = |links: &LinkView| others().all(|replica| links.get(replica).is_some_and(|link| link.up));
+        // Without them the election is tried again until there is a majority.
+        let _ = tokio::time::timeout(LINK_PATIENCE, links.wait_for(all_up)).await;
+    } else {
+        tokio::time::sleep(INITIALIZE_PATIENCE).await;
+    }
+    while !group.is_initialized().await {
+        if let Err(error) = group.initialize(&founding.replicas).await {
+            tracing::warn!(group = group.id().0, error, "a group cannot be created");
+            return;
+        }
+    }
+}
 
 /// Brings the groups that this node leads to the replicas that the catalog names, one group after the
 /// other: a new replica is filled first, then it votes and the one that it replaces does not.
@@ -18,19 +129,50 @@ pub(super) async fn keep_in_place(node: Arc<Node>) {
     loop {
         tick.tick().await;
         for host in member.router.hosts().into_iter().filter(|host| host.is_serving()) {
-            step(&member.router, &host).await;
+            if let Some(wanted) = member.router.placement(host.group().id()) {
+                step(&node, &host, &wanted).await;
+            }
         }
     }
 }
 
-async fn step(router: &Router, host: &ShardHost) {
+/// A leader does not vote itself out: it stays until another can take over, and that one goes on.
+async fn step(node: &Node, host: &ShardHost, wanted: &Placement) {
     let group = host.group();
     let id = group.id().0;
-    let Some(wanted) = router.placement(group.id()) else { return };
-    match tokio::time::timeout(STEP_TIMEOUT, group.change_replicas(&wanted.replicas)).await {
+    let mut replicas = wanted.replicas.clone();
+    if !wanted.is_on(group.me()) {
+        replicas.push(group.me());
+    }
+    match tokio::time::timeout(STEP_TIMEOUT, group.change_replicas(&replicas)).await {
+        Ok(Ok(None)) if group.is_settled_on(&replicas) => finish(node, host, wanted).await,
         Ok(Ok(None)) => {}
         Ok(Ok(Some(change))) => tracing::info!(group = id, "{change}"),
         Ok(Err(error)) => tracing::warn!(group = id, error, "the group's replicas cannot be changed yet"),
         Err(_) => tracing::warn!(group = id, "a change of the group's replicas is not committed yet"),
+    }
+}
+
+async fn finish(node: &Node, host: &ShardHost, wanted: &Placement) {
+    if !wanted.is_on(host.group().me()) {
+        return hand_over(node, host, wanted).await;
+    }
+    let group = wanted.group;
+    if !node.view().moving.contains_key(&group) {
+        return;
+    }
+    let settled = Command::Settled { group, replicas: wanted.replicas.clone() };
+    if let Err(error) = node.ask_catalog(&settled).await {
+        tracing::warn!(group = group.0, error, "the catalog cannot be told that the group has settled");
+    }
+}
+
+async fn hand_over(node: &Node, host: &ShardHost, wanted: &Placement) {
+    let links = node.links();
+    let is_up = |replica: &&NodeId| links.get(*replica).is_some_and(|link| link.up);
+    for replica in [wanted.preferred].iter().chain(&wanted.replicas).filter(is_up) {
+        if host.hand_over(*replica).await {
+            return;
+        }
     }
 }

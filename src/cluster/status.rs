@@ -33,7 +33,7 @@ impl Node {
 
     pub fn members(&self) -> Vec<MemberStatus> {
         let me = self.membership_of_cluster().map(|m| m.node);
-        let (links, gossip) = (self.links(), self.gossip());
+        let (links, gossip, view) = (self.links(), self.gossip(), self.view());
         let status = |member: crate::catalog::Member| {
             let is_self = Some(member.node) == me;
             let seen = gossip.get(&member.node).map_or("down", |m| m.state.as_str());
@@ -53,9 +53,10 @@ impl Node {
                 gossip: gossip.into(),
                 linked,
                 is_self,
+                leaving: view.leaving.contains(&member.node),
             }
         };
-        self.known_members().into_iter().map(status).collect()
+        view.members.iter().cloned().map(status).collect()
     }
 
     pub fn shards(&self) -> Vec<ShardStatus> {

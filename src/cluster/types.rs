@@ -160,6 +160,8 @@ pub struct MemberStatus {
     /// Whether this node's link with it is up; true for itself.
     pub linked: bool,
     pub is_self: bool,
+    /// It goes for good once no shard counts on it any more.
+    pub leaving: bool,
 }
 
 /// A shard as `quorate shards` shows it.

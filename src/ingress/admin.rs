@@ -2,28 +2,32 @@
 
 use super::{
     Api,
-    extract::{Params, entity_id},
-    openapi::{self, ProblemResponse},
-    problem::Problem,
-    reply::consistency,
+    conditions::Conditions,
+    extract::{Nothing, OptionalJson, Params, entity_id},
+    openapi::{self, ProblemResponse, ResolveHeaders},
+    problem::{Code, Problem},
+    reply::{self, consistency},
 };
 use crate::{
-    cluster::{EntityStatus, NodeStatus},
+    cluster::{AskError, EntityStatus, NodeStatus, RemoveError},
     config::Sources,
 };
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::Uri,
-    routing::get,
+    http::{StatusCode, Uri},
+    response::{IntoResponse, Response},
+    routing::{get, post},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::convert::Infallible;
 
 pub fn routes() -> Router<Api> {
     Router::new()
         .route("/admin/v1/status", get(status))
         .route("/admin/v1/members", get(members))
+        .route("/admin/v1/members/{name}/leave", post(leave))
         .route("/admin/v1/shards", get(shards))
         .route("/admin/v1/entities/{type}/{id}", get(entity))
         .route("/admin/v1/config", get(config))
@@ -46,6 +50,54 @@ pub async fn status(State(api): State<Api>, uri: Uri) -> Result<Json<NodeStatus>
 )]
 pub async fn members(State(api): State<Api>, uri: Uri) -> Result<Json<Value>, Problem> {
     list(&uri, api.cluster.members())
+}
+
+/// Have a member leave for good.
+///
+/// Its shards are filled on other nodes first, as far as there are any; then it is struck off the roster and, if
+/// it runs, stops by itself. It may be down. Answered once that is decided: `GET /admin/v1/members` lists it as
+/// `leaving` until it has left. Asked again while it leaves, nothing changes.
+#[utoipa::path(
+    post, operation_id = "leave", path = "/admin/v1/members/{name}/leave", tag = "administration",
+    params(("name" = String, Path, description = "As in `node.name`", example = "berlin-4"), ResolveHeaders),
+    request_body(content = Option<openapi::Nothing>, example = json!({})),
+    responses(
+        (status = 202, description = "It is on its way out", body = openapi::LeavingMember),
+        (status = 409, response = ProblemResponse),
+    )
+)]
+pub async fn leave(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    uri: Uri,
+    conditions: Conditions,
+    OptionalJson(body): OptionalJson<Nothing>,
+) -> Result<Response, Problem> {
+    Params::none(&uri)?;
+    if conditions.if_version.is_some() {
+        let detail = "a member has no version; send the request without a condition";
+        return Err(Problem::new(Code::VersionMismatch, detail));
+    }
+    let idempotency = conditions.ask_options(&body.bytes, &api.options).idempotency;
+    let removal = api.cluster.remove(&name, idempotency).await?;
+    let mut response = (StatusCode::ACCEPTED, Json(json!({"name": name, "leaving": true}))).into_response();
+    if removal.replayed {
+        reply::mark_replayed(&mut response);
+    }
+    Ok(response)
+}
+
+impl From<RemoveError> for Problem {
+    fn from(error: RemoveError) -> Self {
+        match error {
+            RemoveError::NotFound(name) => Self::not_found("member", &name.chars().take(64).collect::<String>()),
+            RemoveError::LastMember(_) => Self::new(Code::Conflict, error.to_string()),
+            RemoveError::IdempotencyKeyReused => {
+                Self::of_ask(AskError::IdempotencyKeyReused, |never: Infallible| match never {})
+            }
+            RemoveError::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
 }
 
 /// Every shard, as this node sees it.

@@ -45,6 +45,8 @@ pub enum Service {
     Shard = 4,
     /// A part of a shard's list of entities.
     List = 5,
+    /// Who owns the groups that have a replica there.
+    Owners = 6,
 }
 
 impl PeerClient {
@@ -78,6 +80,7 @@ impl PeerClient {
             3 => Service::Query,
             4 => Service::Shard,
             5 => Service::List,
+            6 => Service::Owners,
             other => return Err(format!("unknown service {other}")),
         };
         Ok((service, body))

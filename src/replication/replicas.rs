@@ -6,10 +6,17 @@
 //!
 //! Joint consensus (Ongaro, *Consensus: Bridging Theory and Practice*, 4.3) is openraft's.
 
-use super::group::Group;
-use crate::catalog::NodeId;
+use super::{
+    group::Group,
+    machine::Applied,
+    types::{encode, log_id},
+};
+use crate::{
+    catalog::NodeId,
+    storage::{GroupId, Storage, Write},
+};
 use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver};
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// A new replica may vote once it is this close behind.
 const FILLED_LAG_MAX: u64 = 64;
@@ -97,6 +104,17 @@ impl Group {
         }
     }
 
+    /// Whether these vote and nobody else has a replica, and that is committed.
+    pub fn is_settled_on(&self, wanted: &[NodeId]) -> bool {
+        let wanted: BTreeSet<u64> = wanted.iter().map(|node| node.0).collect();
+        let is_committed = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            *metrics.membership_config.log_id() <= metrics.last_applied
+        };
+        is_committed && self.step_towards(&wanted) == Step::Nothing
+    }
+
     /// Who votes, as of the newest change in this replica's log: both sets while one is under way.
     pub fn voters(&self) -> Vec<NodeId> {
         let metrics = self.raft.metrics();
@@ -126,6 +144,19 @@ impl Group {
         };
         next_step(membership.get_joint_config(), &nodes, wanted, is_filled)
     }
+}
+
+/// Lets the journal go that a closed replica held, but for what its machine has made durable: there it
+/// goes on if the group comes back to this node. Its vote is never forgotten.
+///
+/// # Errors
+/// Those of storage.
+pub async fn retire(storage: &Arc<dyn Storage>, group: GroupId, durable: &Applied) -> Result<(), String> {
+    let from = durable.position.map_or(0, |position| position.index + 1);
+    storage.write(Write::Truncate { group, from }).await.map_err(|e| e.to_string())?;
+    let Some(position) = durable.position else { return Ok(()) };
+    let mark = encode(&log_id(position)).map_err(|e| e.to_string())?.into();
+    storage.write(Write::Purge { group, upto: position.index, mark }).await.map_err(|e| e.to_string())
 }
 
 fn ids(nodes: &BTreeSet<u64>) -> Vec<NodeId> {

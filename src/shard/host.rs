@@ -295,8 +295,11 @@ impl ShardHost {
         }
     }
 
-    /// Hands leadership to `to`, if it is close behind. False if it is not.
+    /// Hands leadership to `to`, if it votes and is close behind. False if it does not, or is not.
     pub async fn hand_over(&self, to: NodeId) -> bool {
+        if !self.group.voters().contains(&to) {
+            return false;
+        }
         let lag = self.group.lag();
         let close = lag.matched.get(&to).is_some_and(|matched| matched + TRANSFER_LAG_MAX >= lag.last_log_index);
         if close {

@@ -93,6 +93,10 @@ impl Router {
         self.0.hosts.write().insert(host.group().id(), host);
     }
 
+    pub fn remove_host(&self, group: GroupId) -> Option<Arc<ShardHost>> {
+        self.0.hosts.write().remove(&group)
+    }
+
     pub fn host(&self, group: GroupId) -> Option<Arc<ShardHost>> {
         self.0.hosts.read().get(&group).cloned()
     }
@@ -228,7 +232,7 @@ impl Router {
 
     /// This node's replica, or any other if it has none.
     async fn try_local(&self, group: GroupId, attempt: u32, request: &QueryRequest, deadline: Instant) -> QueryReply {
-        if let Some(host) = self.host(group) {
+        if let Some(host) = self.showing(group) {
             return host.query(request.clone()).await;
         }
         match self.any_replica(group, attempt) {
@@ -253,9 +257,16 @@ impl Router {
             return match leadership.leader {
                 Some(_) if leadership.is_me => Target::Here(host),
                 Some(leader) if leader != self.0.me => Target::Node(leader),
-                _ => Target::Nobody,
+                _ if host.group().is_voter() => Target::Nobody,
+                // It is still to be filled, or on its way out: others know better.
+                _ => self.remembered(group, attempt),
             };
         }
+        self.remembered(group, attempt)
+    }
+
+    /// The owner as it was when this node last heard of it, or else any replica.
+    fn remembered(&self, group: GroupId, attempt: u32) -> Target {
         if let Some(node) = self.0.hints.lock().get(&group) {
             return Target::Node(*node);
         }
@@ -264,17 +275,23 @@ impl Router {
 
     /// Who may read: the owner, or for a local read this node's replica, or any if it has none.
     pub(super) fn reader(&self, group: GroupId, consistency: Consistency, attempt: u32) -> Target {
-        match (consistency, self.host(group)) {
+        match (consistency, self.showing(group)) {
             (Consistency::Linearizable, _) => self.target(group, attempt),
             (Consistency::Local, Some(host)) => Target::Here(host),
             (Consistency::Local, None) => self.any_replica(group, attempt).map_or(Target::Nobody, Target::Node),
         }
     }
 
-    /// Another replica at each attempt.
+    /// This node's replica, if it has something to show.
+    fn showing(&self, group: GroupId) -> Option<Arc<ShardHost>> {
+        self.host(group).filter(|host| host.machine().progress().borrow().1 > 0)
+    }
+
+    /// Another replica elsewhere at each attempt.
     fn any_replica(&self, group: GroupId, attempt: u32) -> Option<NodeId> {
         let routes = self.0.routes.read();
-        let replicas = &routes.placements.get(&group)?.replicas;
+        let replicas = routes.placements.get(&group)?.replicas.iter().filter(|replica| **replica != self.0.me);
+        let replicas: Vec<NodeId> = replicas.copied().collect();
         replicas.get(attempt as usize % replicas.len().max(1)).copied()
     }
 
@@ -326,6 +343,29 @@ impl Router {
             None => QueryReply::NotOwner { hint: None },
         };
         codec::encode("reply", &reply).map(Bytes::from).map_err(|e| e.to_string())
+    }
+
+    /// Answers a peer that has no replica of some groups: who owns those that vote here.
+    pub fn handle_owners(&self) -> Result<Bytes, String> {
+        let hosts = self.hosts().into_iter().filter(|host| host.group().is_voter());
+        let owners: Vec<(GroupId, NodeId)> =
+            hosts.filter_map(|host| Some((host.group().id(), host.leadership().leader?))).collect();
+        codec::encode("owners", &owners).map(Bytes::from).map_err(|e| e.to_string())
+    }
+
+    /// Asks another node who owns what, and keeps what it says of groups that have no replica here.
+    pub async fn ask_owners(&self, node: NodeId, timeout: Duration) {
+        let answer = self.send(node, Service::Owners, &(), Instant::now() + timeout).await;
+        let owners: Vec<(GroupId, NodeId)> = answer.unwrap_or_default();
+        for (group, owner) in owners.into_iter().filter(|(group, _)| self.host(*group).is_none()) {
+            self.learn(group, Some(owner));
+        }
+    }
+
+    /// Whether every group has a replica here.
+    pub fn has_all(&self) -> bool {
+        let hosts = self.0.hosts.read();
+        self.0.routes.read().placements.keys().all(|group| hosts.contains_key(group))
     }
 
     /// How long a query may take beyond the wait that it asks for itself.

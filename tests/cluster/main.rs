@@ -13,6 +13,7 @@ mod frozen;
 mod garbage;
 mod harness;
 mod kills;
+mod members;
 mod quorum;
 mod readme;
 mod replace;

@@ -14,6 +14,8 @@ NEVER_SUCCEED = {
     "GET /admin/v1/dead-letters/{id}",
     "POST /admin/v1/dead-letters/{id}/retry",
     "POST /admin/v1/dead-letters/{id}/discard",
+    # The cluster is needed as it is; tests/cluster/members.rs has nodes leave.
+    "POST /admin/v1/members/{name}/leave",
     # The nodes are not started for faults; tests/it/http/faults.rs has one that is.
     "GET /admin/v1/faults",
     "POST /admin/v1/faults",

@@ -9,6 +9,7 @@ mod gateway;
 mod idempotency;
 mod inventory;
 mod lists;
+mod members;
 mod operations;
 mod orders;
 mod parcels;

@@ -61,7 +61,7 @@ use utoipa::OpenApi;
         shop::webhooks::create, shop::webhooks::list, shop::webhooks::read, shop::webhooks::update,
         shop::webhooks::delete, shop::webhooks::rotate_secret,
         ops::livez, ops::healthz, ops::readyz, ops::startupz, ops::metrics_text,
-        admin::status, admin::members, admin::shards, admin::entity, admin::config,
+        admin::status, admin::members, admin::leave, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
         evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,
         faults::list, faults::inject, faults::end,

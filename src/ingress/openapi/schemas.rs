@@ -680,6 +680,15 @@ pub struct Member {
     gossip: String,
     linked: bool,
     is_self: bool,
+    /// It goes for good once no shard counts on it any more.
+    leaving: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct LeavingMember {
+    #[schema(example = "berlin-4")]
+    name: String,
+    leaving: bool,
 }
 
 #[derive(Serialize, ToSchema)]
