@@ -38,6 +38,8 @@ pub struct State {
     pub leaving: BTreeSet<NodeId>,
     /// The highest node id ever given out.
     pub last_node: u64,
+    /// The highest epoch of a placement.
+    pub epoch: u64,
 }
 
 /// What the founding nodes agreed on.
@@ -63,8 +65,8 @@ pub enum Command {
     Return(Member),
     /// The member of this name is to go for good; it may be down.
     Leave { name: String },
-    /// The voters of a group are these and nobody else.
-    Settled { group: GroupId, replicas: Vec<NodeId> },
+    /// The group's voters are those that were wanted with this epoch, and nobody else.
+    Settled { group: GroupId, epoch: u64 },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -155,7 +157,7 @@ impl Entity for Catalog {
                 None => Decision::Reject(Rejection::NotAMember { name: member.name }),
             },
             Command::Leave { name } => leave(state, name),
-            Command::Settled { group, replicas } => settled(state, group, &replicas),
+            Command::Settled { group, epoch } => settled(state, group, epoch),
         }
     }
 
@@ -178,7 +180,11 @@ impl Entity for Catalog {
                 state.last_node = state.last_node.max(by.node.0);
                 state.strike_off(*node);
                 state.members.insert(by.node, by.clone());
-                state.placements.iter_mut().for_each(|placement| placement.replace(*node, by.node));
+                state.epoch += 1;
+                for placement in state.placements.iter_mut().filter(|placement| placement.is_on(*node)) {
+                    placement.replace(*node, by.node);
+                    placement.epoch = state.epoch;
+                }
             }
             Event::Leaving { node } => {
                 state.leaving.insert(*node);
@@ -215,6 +221,7 @@ impl State {
     fn place(&mut self, wanted: &Placement) {
         let Some(placement) = self.placements.iter_mut().find(|p| p.group == wanted.group) else { return };
         let before = std::mem::replace(placement, wanted.clone());
+        self.epoch = self.epoch.max(wanted.epoch);
         let moving = self.moving.entry(wanted.group).or_default();
         moving.extend(before.replicas);
         moving.retain(|node| !wanted.is_on(*node));
@@ -231,7 +238,8 @@ impl State {
         members.extend(coming.map(|member| (member.node, member.clone())));
         let members: Vec<Member> = members.into_values().collect();
         let mut changed = plan(&members, self.shards, usize::from(self.replication_factor));
-        changed.retain(|wanted| !self.placements.contains(wanted));
+        changed.retain(|wanted| !self.placements.iter().any(|present| present.agrees_with(wanted)));
+        changed.iter_mut().for_each(|wanted| wanted.epoch = self.epoch + 1);
         if changed.is_empty() { Vec::new() } else { vec![Event::Placed(changed)] }
     }
 }
@@ -289,8 +297,8 @@ fn leave(state: &State, name: String) -> Decision<Catalog> {
     Decision::accept(events, Reply::Member(node))
 }
 
-fn settled(state: &State, group: GroupId, replicas: &[NodeId]) -> Decision<Catalog> {
-    let is_wanted = state.placements.iter().any(|p| p.group == group && p.replicas == replicas);
+fn settled(state: &State, group: GroupId, epoch: u64) -> Decision<Catalog> {
+    let is_wanted = state.placements.iter().any(|p| p.group == group && p.epoch == epoch);
     if !is_wanted || !state.moving.contains_key(&group) {
         // Told already, or overtaken by another change.
         return Decision::accept(Vec::new(), Reply::Done);
@@ -343,8 +351,8 @@ mod tests {
 
     /// What the leaders of all groups report.
     fn settle(state: &mut State) {
-        for Placement { group, replicas, .. } in state.placements.clone() {
-            apply(state, Command::Settled { group, replicas }).expect("taken note of");
+        for Placement { group, epoch, .. } in state.placements.clone() {
+            apply(state, Command::Settled { group, epoch }).expect("taken note of");
         }
     }
 
@@ -434,10 +442,9 @@ mod tests {
         assert_eq!(apply(&mut state, leave("n2")), Ok(Reply::Member(NodeId(2))), "asked again");
         assert_eq!((nodes(&state), state.leaving.len()), (vec![1, 2, 3, 4], 1));
         assert!(state.placements.iter().all(|p| !p.is_on(NodeId(2)) && p.replicas.len() == 3));
-        let stale = Command::Settled { group: GroupId(0), replicas: vec![NodeId(1), NodeId(2), NodeId(3)] };
         let before = state.clone();
-        assert_eq!(apply(&mut state, stale), Ok(Reply::Done));
-        assert_eq!(state, before, "that is not where it is wanted");
+        assert_eq!(apply(&mut state, Command::Settled { group: GroupId(0), epoch: 0 }), Ok(Reply::Done));
+        assert_eq!(state, before, "that was about where it was wanted before");
         settle(&mut state);
         assert_eq!((nodes(&state), state.leaving.len(), state.moving.len()), (vec![1, 3, 4], 0, 0));
         let unknown = Err(Rejection::NotAMember { name: "n2".into() });

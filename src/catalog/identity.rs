@@ -97,8 +97,12 @@ impl View {
     /// Whether a node may hold a replica of the group that counts: it is to, or it was and the group has
     /// not settled without it.
     pub fn may_hold(&self, node: NodeId, group: GroupId) -> bool {
-        let is_wanted = self.placements.iter().any(|placement| placement.group == group && placement.is_on(node));
+        let is_wanted = self.placement(group).is_some_and(|placement| placement.is_on(node));
         is_wanted || self.moving.get(&group).is_some_and(|nodes| nodes.contains(&node))
+    }
+
+    pub fn placement(&self, group: GroupId) -> Option<&Placement> {
+        self.placements.iter().find(|placement| placement.group == group)
     }
 
     pub fn member_named(&self, name: &str) -> Option<&Member> {

@@ -23,7 +23,7 @@ pub fn plan(members: &[Member], shards: u16, replication_factor: usize) -> Vec<P
         let preferred = least.unwrap_or_default();
         owned[index(&nodes, preferred)] += 1;
         ranked.sort_unstable();
-        placements.push(Placement { group, replicas: ranked, preferred });
+        placements.push(Placement { group, replicas: ranked, preferred, epoch: 0 });
     }
     placements
 }
@@ -36,7 +36,7 @@ fn catalog(nodes: &[NodeId]) -> Placement {
     };
     let replicas: Vec<NodeId> = nodes.iter().copied().take(voters).collect();
     let preferred = replicas.first().copied().unwrap_or_default();
-    Placement { group: GroupId::CATALOG, replicas, preferred }
+    Placement { group: GroupId::CATALOG, replicas, preferred, epoch: 0 }
 }
 
 fn index(nodes: &[NodeId], node: NodeId) -> usize {

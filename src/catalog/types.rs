@@ -55,11 +55,18 @@ pub struct Placement {
     pub replicas: Vec<NodeId>,
     /// The replica that should own it, if it is up.
     pub preferred: NodeId,
+    /// Rises with each change of the shard map that moved the group; 0 as founded.
+    pub epoch: u64,
 }
 
 impl Placement {
     pub fn is_on(&self, node: NodeId) -> bool {
         self.replicas.contains(&node)
+    }
+
+    /// Whether both want the same, whenever they were decided.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        (self.group, &self.replicas, self.preferred) == (other.group, &other.replicas, other.preferred)
     }
 
     /// Puts one node in the place of another.

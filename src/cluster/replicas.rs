@@ -129,23 +129,34 @@ pub(super) async fn keep_in_place(node: Arc<Node>) {
     loop {
         tick.tick().await;
         for host in member.router.hosts().into_iter().filter(|host| host.is_serving()) {
-            if let Some(wanted) = member.router.placement(host.group().id()) {
-                step(&node, &host, &wanted).await;
+            if !is_in_place(host.group(), &node.view()) {
+                step(&node, &host).await;
             }
         }
     }
 }
 
-/// A leader does not vote itself out: it stays until another can take over, and that one goes on.
-async fn step(node: &Node, host: &ShardHost, wanted: &Placement) {
+fn is_in_place(group: &Group, view: &View) -> bool {
+    let is_settled = |wanted: &Placement| wanted.is_on(group.me()) && group.is_settled_on(&wanted.replicas);
+    view.placement(group.id()).is_none_or(is_settled) && !view.moving.contains_key(&group.id())
+}
+
+/// Goes by what the catalog says now, and not by what this node remembers of it: voters that another leader
+/// has reported as settled must not be changed back towards an older placement.
+async fn step(node: &Node, host: &ShardHost) {
     let group = host.group();
     let id = group.id().0;
+    let Some(view) = node.read_catalog().await else { return };
+    let Some(wanted) = view.placement(group.id()) else { return };
+    // A leader does not vote itself out: it stays until another can take over, and that one goes on.
     let mut replicas = wanted.replicas.clone();
     if !wanted.is_on(group.me()) {
         replicas.push(group.me());
     }
     match tokio::time::timeout(STEP_TIMEOUT, group.change_replicas(&replicas)).await {
-        Ok(Ok(None)) if group.is_settled_on(&replicas) => finish(node, host, wanted).await,
+        Ok(Ok(None)) if !group.is_settled_on(&replicas) => {}
+        Ok(Ok(None)) if !wanted.is_on(group.me()) => hand_over(node, host, wanted).await,
+        Ok(Ok(None)) if view.moving.contains_key(&group.id()) => report(node, wanted).await,
         Ok(Ok(None)) => {}
         Ok(Ok(Some(change))) => tracing::info!(group = id, "{change}"),
         Ok(Err(error)) => tracing::warn!(group = id, error, "the group's replicas cannot be changed yet"),
@@ -153,16 +164,9 @@ async fn step(node: &Node, host: &ShardHost, wanted: &Placement) {
     }
 }
 
-async fn finish(node: &Node, host: &ShardHost, wanted: &Placement) {
-    if !wanted.is_on(host.group().me()) {
-        return hand_over(node, host, wanted).await;
-    }
-    let group = wanted.group;
-    if !node.view().moving.contains_key(&group) {
-        return;
-    }
-    let settled = Command::Settled { group, replicas: wanted.replicas.clone() };
-    if let Err(error) = node.ask_catalog(&settled).await {
+async fn report(node: &Node, settled: &Placement) {
+    let (group, epoch) = (settled.group, settled.epoch);
+    if let Err(error) = node.ask_catalog(&Command::Settled { group, epoch }).await {
         tracing::warn!(group = group.0, error, "the catalog cannot be told that the group has settled");
     }
 }

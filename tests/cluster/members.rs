@@ -69,7 +69,8 @@ async fn a_node_that_joins_takes_its_share_and_one_that_leaves_gives_its_own_awa
     assert!(status.success(), "{status}: {}", cluster.node(0).log_tail());
     for node in &cluster.nodes()[1..] {
         wait_settled(node, &[2, 3, 4], 3).await;
-        assert_eq!(names(node).await, ["n2", "n3", "n4"]);
+        let is_struck_off = || async { names(node).await == ["n2", "n3", "n4"] };
+        wait_until(&format!("{} knows that n1 has left", node.name), PATIENCE, is_struck_off).await;
     }
     load.wait_more(50, "without the first").await;
 
