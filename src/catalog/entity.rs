@@ -481,13 +481,17 @@ mod tests {
     #[test]
     fn a_member_without_a_replica_leaves_at_once() {
         let mut state = of(1);
-        // The catalog of two nodes is on one of them, and so is a group of a factor of one.
         state.replication_factor = 1;
-        apply(&mut state, Command::Join(member("n2", 2))).expect("joined");
-        state.placements.iter_mut().for_each(|p| p.replace(NodeId(2), NodeId(1)));
-        state.moving.clear();
-        apply(&mut state, leave("n2")).expect("accepted");
-        assert_eq!((nodes(&state), state.leaving.len()), (vec![1], 0));
+        for n in 2..=10 {
+            apply(&mut state, Command::Join(member(&format!("n{n}"), n))).expect("joined");
+            settle(&mut state);
+        }
+        // Five hold the catalog, and four at most a shard.
+        let idle = (6..=10).find(|n| !state.holds_anything(NodeId(*n))).expect("one of these holds nothing");
+        let before = state.placements.clone();
+        apply(&mut state, leave(&format!("n{idle}"))).expect("accepted");
+        assert!(!nodes(&state).contains(&idle) && state.leaving.is_empty());
+        assert_eq!(state.placements, before);
     }
 
     #[test]

@@ -90,8 +90,7 @@ impl View {
     /// exists already, or has lost its quorum before it did.
     pub fn founding(&self, group: GroupId) -> Option<&Placement> {
         let placement = self.founding.iter().find(|placement| placement.group == group)?;
-        let is_member = |node: &NodeId| self.members.iter().any(|member| member.node == *node);
-        placement.replicas.iter().all(is_member).then_some(placement)
+        placement.replicas.iter().all(|node| self.is_member(*node)).then_some(placement)
     }
 
     /// Whether a node may hold a replica of the group that counts: it is to, or it was and the group has
@@ -99,6 +98,10 @@ impl View {
     pub fn may_hold(&self, node: NodeId, group: GroupId) -> bool {
         let is_wanted = self.placement(group).is_some_and(|placement| placement.is_on(node));
         is_wanted || self.moving.get(&group).is_some_and(|nodes| nodes.contains(&node))
+    }
+
+    pub fn is_member(&self, node: NodeId) -> bool {
+        self.members.iter().any(|member| member.node == node)
     }
 
     pub fn placement(&self, group: GroupId) -> Option<&Placement> {

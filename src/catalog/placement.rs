@@ -4,7 +4,7 @@ use super::{Member, NodeId, Placement};
 use crate::storage::GroupId;
 
 /// Spreads `shards` over `members`, each on `replication_factor` of them (or on all, if there are
-/// fewer), and the catalog over the first 3 or 5.
+/// fewer), and the catalog over the first 3 or 5 (over all, if there are fewer).
 ///
 /// Replicas are chosen by rendezvous hashing (Thaler and Ravishankar, 1996), so that every node
 /// finds the same and a change of members moves little. Preferred owners go round, so that each
@@ -30,7 +30,7 @@ pub fn plan(members: &[Member], shards: u16, replication_factor: usize) -> Vec<P
 
 fn catalog(nodes: &[NodeId]) -> Placement {
     let voters = match nodes.len() {
-        0..=2 => 1,
+        count @ 0..=2 => count,
         3..=4 => 3,
         _ => 5,
     };

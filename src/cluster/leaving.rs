@@ -82,7 +82,7 @@ impl Cluster {
     }
 
     /// Leaves for good: as [`Cluster::remove`] of this node, then [`Cluster::shutdown`]. Takes as long as it takes to
-    /// fill its shards elsewhere. Where nobody stays behind (the last node, or a cluster that is all in this
+    /// fill its shards elsewhere; ends early if the node fails or is shut down meanwhile. Where nobody stays behind (the last node, or a cluster that is all in this
     /// process), it only stops.
     ///
     /// # Errors
@@ -90,7 +90,11 @@ impl Cluster {
     pub async fn leave(&self) -> Result<(), Unavailable> {
         if self.members_in_process() == 1 {
             match self.remove(self.name(), None).await {
-                Ok(_) => self.left().await,
+                Ok(_) => tokio::select! {
+                    () = self.left() => {}
+                    _ = self.failed() => {}
+                    () = self.draining() => {}
+                },
                 Err(RemoveError::Unavailable(unavailable)) => return Err(unavailable),
                 Err(RemoveError::LastMember(_) | RemoveError::NotFound(_) | RemoveError::IdempotencyKeyReused) => {}
             }

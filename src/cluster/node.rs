@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Config,
     catalog::{
-        CATALOG_ID, Catalog, ClusterId, Command, Founding, Identity, InstanceId, Member, NodeId, View,
+        CATALOG_ID, Catalog, ClusterId, Command, Founding, Identity, InstanceId, Member, NodeId, Rejection, View,
         bootstrap::{self, Bootstrap, Hello, Welcome},
         load_instance,
     },
@@ -33,6 +33,7 @@ use crate::{
 };
 use futures::future::{BoxFuture, join_all};
 use parking_lot::{Mutex, RwLock};
+use rand::seq::SliceRandom;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, OnceLock},
@@ -42,6 +43,8 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const CATALOG_TICK: Duration = Duration::from_secs(1);
+/// At each so manieth tick the catalog's owner is asked, and not any replica.
+const OWNER_ASKED: u64 = 5;
 const READY_TICK: Duration = Duration::from_millis(20);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -84,6 +87,8 @@ pub struct Node {
     left: watch::Sender<bool>,
     member: OnceLock<InCluster>,
     view: RwLock<Option<View>>,
+    /// The newest view that another node has sent, until it is looked at.
+    heard: Mutex<Option<View>>,
     pub(super) groups: RwLock<HashMap<GroupId, Arc<Group>>>,
     gossip: Mutex<Option<Arc<Membership>>>,
     differences: Differences,
@@ -117,6 +122,7 @@ impl Node {
             left: watch::Sender::new(false),
             member: OnceLock::new(),
             view: RwLock::default(),
+            heard: Mutex::default(),
             groups: RwLock::default(),
             gossip: Mutex::default(),
             differences: Differences::default(),
@@ -211,6 +217,9 @@ impl Node {
     /// Takes part in the cluster that `identity` names.
     async fn enter(self: Arc<Self>, identity: Identity, gossip: Option<OpenGossip>) -> Result<(), String> {
         let (me, cluster) = (identity.node, identity.view.cluster);
+        if !identity.view.is_member(me) {
+            return Err(not_a_member(&identity.name));
+        }
         let peers = PeerClient { transport: self.transport.clone(), cluster };
         let router = Router::new(me, peers.clone(), Catalog::TYPE);
         router.set_routes(Routes::from(&identity.view));
@@ -257,14 +266,17 @@ impl Node {
     /// Founds the catalog if need be, and follows its changes.
     async fn follow_catalog(self: Arc<Self>, mut identity: Identity) {
         let mut tick = tokio::time::interval(CATALOG_TICK);
-        loop {
+        for turn in 0_u64.. {
             tick.tick().await;
             if identity.view.leaving.contains(&identity.node) {
                 // The others have no link any more with one that has left, so it has to ask.
                 self.rejoin(&self.hello().member(identity.node), identity.view.cluster).await;
             }
-            match self.read_catalog_from(Consistency::Local).await {
-                // A replica that is being filled shows the catalog as it was once.
+            // A replica of the catalog that is being filled, or has been taken out, shows it as it was once.
+            let consistency = if turn % OWNER_ASKED == 0 { Consistency::Linearizable } else { Consistency::Local };
+            let read = self.read_catalog_from(consistency).await;
+            let heard = self.heard.lock().take();
+            match read.into_iter().chain(heard).max_by_key(|view| view.version) {
                 Some(view) if view.version > identity.view.version => {
                     identity.view = view.clone();
                     if let Err(error) = identity.save(&self.storage).await {
@@ -285,13 +297,13 @@ impl Node {
     }
 
     fn adopt(&self, identity: &Identity, view: View) {
-        if !view.members.iter().any(|member| member.node == identity.node) {
+        if !view.is_member(identity.node) {
             let (node, name) = (identity.node, &identity.name);
             return match view.member_named(name) {
                 Some(_) => self.fail(format!(
                     "node {node} ({name}) was replaced by another with its name: this data directory is of no use any more"
                 )),
-                None => self.struck_off(format!("{name} left the cluster, or was removed")),
+                None => self.struck_off(not_a_member(name)),
             };
         }
         self.link_with(identity.node, &view.members);
@@ -341,9 +353,18 @@ impl Node {
     async fn rejoin(&self, mine: &Member, cluster: ClusterId) -> bool {
         let known = self.known_members().into_iter().map(|member| member.address);
         let others: BTreeSet<String> = self.config.node.seeds.iter().cloned().chain(known).collect();
-        for other in others.iter().filter(|other| **other != mine.address) {
-            match bootstrap::rejoin(&self.transport, other, mine.clone(), cluster).await {
-                Ok(Welcome::Joined { .. }) => return true,
+        let mut others: Vec<String> = others.into_iter().filter(|other| *other != mine.address).collect();
+        // One that answers may know as little as this node.
+        others.shuffle(&mut rand::rng());
+        for other in others {
+            match bootstrap::rejoin(&self.transport, &other, mine.clone(), cluster).await {
+                Ok(Welcome::Joined { view, .. }) => {
+                    let mut heard = self.heard.lock();
+                    if heard.as_ref().is_none_or(|known| known.version < view.version) {
+                        *heard = Some(view);
+                    }
+                    return true;
+                }
                 Ok(Welcome::Refused(why)) => {
                     self.fail(why);
                     return true;
@@ -400,7 +421,9 @@ impl Node {
             leadership.leader.is_some() && applied_term >= leadership.term && served && host.group().is_voter()
         });
         let routes = member.router.routes();
-        replicas_fine && !routes.placements.is_empty()
+        // Who holds nothing is of use if it reaches somebody.
+        let has_use = !member.router.hosts().is_empty() || self.links().values().any(|link| link.up);
+        replicas_fine && has_use && !routes.placements.is_empty()
     }
 
     pub async fn ask_catalog(&self, command: &Command) -> Result<CommandReply, String> {
@@ -536,6 +559,10 @@ impl Node {
             tracing::warn!(tasks = self.tasks.len(), "some tasks do not end: the storage is still open");
         }
     }
+}
+
+fn not_a_member(name: &str) -> String {
+    Rejection::NotAMember { name: name.to_owned() }.to_string()
 }
 
 fn catalog_key() -> Option<EntityKey> {

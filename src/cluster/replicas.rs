@@ -7,17 +7,15 @@
 //!   catalog: moving nobody ─▶ c closes its replica
 //! ```
 
-use super::{
-    node::{InCluster, Node},
-    types::Phase,
-};
+use super::node::{InCluster, Node};
 use crate::{
     catalog::{Command, NodeId, Placement, View},
-    replication::{Group, Machine, retire},
-    shard::{Parts, ShardHost, ShardMachine},
+    replication::{Group, Machine, tidy_closed},
+    shard::{Parts, SEGMENTS_HELD_MAX, ShardHost, ShardMachine},
     storage::GroupId,
     transport::LinkView,
 };
+use rand::seq::SliceRandom;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::MissedTickBehavior};
 
@@ -37,7 +35,7 @@ impl Node {
             match (view.may_hold(member.node, group), member.router.host(group)) {
                 (true, None) => self.open_replica(member, group, view.founding(group)).await?,
                 (false, Some(host)) => self.close_replica(member, &host).await?,
-                (false, None) => self.forget_log(member.node, group).await?,
+                (false, None) => self.tidy_closed(group).await?,
                 (true, Some(_)) => {}
             }
         }
@@ -76,7 +74,7 @@ impl Node {
         opened.map_err(|e| e.to_string())
     }
 
-    /// What it had applied stays on disk: there it goes on if the group comes back to this node.
+    /// What it had stays on disk: there it goes on if the group comes back to this node.
     async fn close_replica(&self, member: &InCluster, host: &ShardHost) -> Result<(), String> {
         let id = host.group().id();
         member.router.remove_host(id);
@@ -87,18 +85,13 @@ impl Node {
         Ok(())
     }
 
-    /// Lets the log of a closed replica go, which would hold back the journal for ever. Not before the catalog
-    /// has said *after* it was closed that nobody counts on it: had the group come back meanwhile, its
-    /// leader might count on entries that were acknowledged here until then.
-    async fn forget_log(&self, me: NodeId, id: GroupId) -> Result<(), String> {
-        if self.storage.group(id).entries.is_empty() || *self.phase().borrow() != Phase::Ready {
-            return Ok(());
-        }
-        if self.read_catalog().await.is_none_or(|view| view.may_hold(me, id)) {
+    /// The journal must not be held back by a replica that was closed.
+    async fn tidy_closed(&self, id: GroupId) -> Result<(), String> {
+        if self.storage.segments_held(id) <= SEGMENTS_HELD_MAX {
             return Ok(());
         }
         let durable = self.open_machine(id)?.applied();
-        retire(&self.storage, id, &durable).await
+        tidy_closed(&self.storage, id, &durable).await
     }
 }
 
@@ -142,10 +135,11 @@ fn is_in_place(group: &Group, view: &View) -> bool {
 }
 
 /// Goes by what the catalog says now, and not by what this node remembers of it: voters that another leader
-/// has reported as settled must not be changed back towards an older placement.
+/// has reported as settled must not be changed back towards an older placement. What was read is
+/// acted upon in the term in which it was read, or not at all.
 async fn step(node: &Node, host: &ShardHost) {
     let group = host.group();
-    let id = group.id().0;
+    let (id, term) = (group.id().0, host.leadership().term);
     let Some(view) = node.read_catalog().await else { return };
     let Some(wanted) = view.placement(group.id()) else { return };
     // A leader does not vote itself out: it stays until another can take over, and that one goes on.
@@ -153,10 +147,17 @@ async fn step(node: &Node, host: &ShardHost) {
     if !wanted.is_on(group.me()) {
         replicas.push(group.me());
     }
-    match tokio::time::timeout(STEP_TIMEOUT, group.change_replicas(&replicas)).await {
+    let links = node.links();
+    let is_up = |replica| replica == group.me() || links.get(&replica).is_some_and(|link| link.up);
+    match tokio::time::timeout(STEP_TIMEOUT, group.change_replicas(&replicas, term, is_up)).await {
         Ok(Ok(None)) if !group.is_settled_on(&replicas) => {}
         Ok(Ok(None)) if !wanted.is_on(group.me()) => hand_over(node, host, wanted).await,
-        Ok(Ok(None)) if view.moving.contains_key(&group.id()) => report(node, wanted).await,
+        Ok(Ok(None)) if view.moving.contains_key(&group.id()) => {
+            // Only who still leads knows that nobody else has changed it since.
+            if group.read_barrier().await.is_ok() && host.leadership().term == term {
+                report(node, wanted).await;
+            }
+        }
         Ok(Ok(None)) => {}
         Ok(Ok(Some(change))) => tracing::info!(group = id, "{change}"),
         Ok(Err(error)) => tracing::warn!(group = id, error, "the group's replicas cannot be changed yet"),
@@ -171,10 +172,14 @@ async fn report(node: &Node, settled: &Placement) {
     }
 }
 
+/// To the preferred one, or to another: who does not take over must not be asked first for ever.
 async fn hand_over(node: &Node, host: &ShardHost, wanted: &Placement) {
     let links = node.links();
     let is_up = |replica: &&NodeId| links.get(*replica).is_some_and(|link| link.up);
-    for replica in [wanted.preferred].iter().chain(&wanted.replicas).filter(is_up) {
+    let mut others = wanted.replicas.clone();
+    others.shuffle(&mut rand::rng());
+    let preferred = rand::random::<bool>().then_some(wanted.preferred);
+    for replica in preferred.iter().chain(&others).filter(is_up) {
         if host.hand_over(*replica).await {
             return;
         }

@@ -29,7 +29,7 @@ pub use group::{Group, Lag, Leadership, ProposeError, Proposed, ReadError};
 pub use machine::{Applied, CommittedEntry, EntryKind, Machine, Position, SnapshotSink, SnapshotSource};
 pub use network::{PeerClient, RpcKind, Service, parse_raft};
 pub use options::Options;
-pub use replicas::retire;
+pub use replicas::tidy_closed;
 
 /// First byte of every command handed to [`Group::propose`]: entries are stored and sent without
 /// being copied or wrapped, so the command carries the tag that tells it from blank and

@@ -15,7 +15,7 @@ use crate::{
     catalog::NodeId,
     storage::{GroupId, Storage, Write},
 };
-use openraft::{ChangeMembers, async_runtime::watch::WatchReceiver};
+use openraft::{ChangeMembers, Precondition, async_runtime::watch::WatchReceiver};
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// A new replica may vote once it is this close behind.
@@ -56,11 +56,15 @@ enum Step {
 }
 
 /// `voters`: one set, or two while a change is under way. `nodes`: voters and learners.
+///
+/// From the first entry of a change of voters on, nothing is committed without a majority of the new
+/// ones: they have to be up before it is proposed.
 fn next_step(
     voters: &[BTreeSet<u64>],
     nodes: &BTreeSet<u64>,
     wanted: &BTreeSet<u64>,
     is_filled: impl Fn(u64) -> bool,
+    is_up: impl Fn(u64) -> bool,
 ) -> Step {
     let missing: BTreeSet<u64> = wanted.difference(nodes).copied().collect();
     if !missing.is_empty() {
@@ -69,7 +73,8 @@ fn next_step(
     if voters != [wanted.clone()] {
         let votes = |node: &u64| voters.iter().any(|set| set.contains(node));
         let all_filled = wanted.iter().all(|node| votes(node) || is_filled(*node));
-        return if all_filled { Step::Vote(wanted.clone()) } else { Step::Wait };
+        let has_majority = wanted.iter().filter(|node| is_up(**node)).count() > wanted.len() / 2;
+        return if all_filled && has_majority { Step::Vote(wanted.clone()) } else { Step::Wait };
     }
     let extra: BTreeSet<u64> = nodes.difference(wanted).copied().collect();
     if extra.is_empty() { Step::Nothing } else { Step::Drop(extra) }
@@ -77,42 +82,38 @@ fn next_step(
 
 impl Group {
     /// Takes the next step towards replicas on exactly these nodes, and waits until it is committed.
-    /// Only the leader can; `None` if there is nothing to be done, or nothing yet.
+    /// Only the leader of `term` can; `None` if there is nothing to be done, or nothing yet.
     ///
     /// # Errors
-    /// This replica does not lead, or another change is under way: try again later.
-    pub async fn change_replicas(&self, wanted: &[NodeId]) -> Result<Option<Change>, String> {
-        let wanted: BTreeSet<u64> = wanted.iter().map(|node| node.0).collect();
-        match self.step_towards(&wanted) {
-            Step::Nothing | Step::Wait => Ok(None),
+    /// This replica does not lead in that term, or another change is under way: try again later.
+    pub async fn change_replicas(
+        &self,
+        wanted: &[NodeId],
+        term: u64,
+        is_up: impl Fn(NodeId) -> bool,
+    ) -> Result<Option<Change>, String> {
+        let (members, change) = match self.step_towards(&numbers(wanted), |node| is_up(NodeId(node))) {
+            Step::Nothing | Step::Wait => return Ok(None),
             Step::Add(nodes) => {
-                for node in &nodes {
-                    self.raft.add_learner(*node, (), false).await.map_err(|e| e.to_string())?;
-                }
-                Ok(Some(Change::Adding(ids(&nodes))))
+                let added = nodes.iter().map(|node| (*node, ())).collect();
+                (ChangeMembers::AddNodes(added), Change::Adding(ids(&nodes)))
             }
-            Step::Vote(nodes) => {
-                let change = ChangeMembers::ReplaceAllVoters(nodes.clone());
-                self.raft.change_membership(change, false).await.map_err(|e| e.to_string())?;
-                Ok(Some(Change::Settled(ids(&nodes))))
-            }
-            Step::Drop(nodes) => {
-                let change = ChangeMembers::RemoveNodes(nodes.clone());
-                self.raft.change_membership(change, false).await.map_err(|e| e.to_string())?;
-                Ok(Some(Change::Dropped(ids(&nodes))))
-            }
-        }
+            Step::Vote(nodes) => (ChangeMembers::ReplaceAllVoters(nodes.clone()), Change::Settled(ids(&nodes))),
+            Step::Drop(nodes) => (ChangeMembers::RemoveNodes(nodes.clone()), Change::Dropped(ids(&nodes))),
+        };
+        let leads = Precondition::CommittedLeaderId { committed_leader_id: term.into() };
+        self.raft.change_membership_if(members, false, [leads]).await.map_err(|e| e.to_string())?;
+        Ok(Some(change))
     }
 
     /// Whether these vote and nobody else has a replica, and that is committed.
     pub fn is_settled_on(&self, wanted: &[NodeId]) -> bool {
-        let wanted: BTreeSet<u64> = wanted.iter().map(|node| node.0).collect();
         let is_committed = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             *metrics.membership_config.log_id() <= metrics.last_applied
         };
-        is_committed && self.step_towards(&wanted) == Step::Nothing
+        is_committed && self.step_towards(&numbers(wanted), |_| false) == Step::Nothing
     }
 
     /// Who votes, as of the newest change in this replica's log: both sets while one is under way.
@@ -131,7 +132,7 @@ impl Group {
         voters.len() == 1 && voters.iter().all(|set| set.contains(&self.me().0))
     }
 
-    fn step_towards(&self, wanted: &BTreeSet<u64>) -> Step {
+    fn step_towards(&self, wanted: &BTreeSet<u64>, is_up: impl Fn(u64) -> bool) -> Step {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
@@ -142,21 +143,31 @@ impl Group {
             let matched = progress.and_then(|progress| progress.get(&node)?.as_ref());
             matched.is_some_and(|matched| matched.index() + FILLED_LAG_MAX >= last)
         };
-        next_step(membership.get_joint_config(), &nodes, wanted, is_filled)
+        next_step(membership.get_joint_config(), &nodes, wanted, is_filled, is_up)
     }
 }
 
-/// Lets the journal go that a closed replica held, but for what its machine has made durable: there it
-/// goes on if the group comes back to this node. Its vote is never forgotten.
+/// Lets the journal go that the log of a closed replica holds back. What its machine has made durable is
+/// purged; the entries behind that, which are few, are written again at the journal's end. Nothing is
+/// forgotten: should the group come back to this node, the replica knows what it acknowledged, and whom it
+/// took for voters.
 ///
 /// # Errors
 /// Those of storage.
-pub async fn retire(storage: &Arc<dyn Storage>, group: GroupId, durable: &Applied) -> Result<(), String> {
-    let from = durable.position.map_or(0, |position| position.index + 1);
-    storage.write(Write::Truncate { group, from }).await.map_err(|e| e.to_string())?;
-    let Some(position) = durable.position else { return Ok(()) };
-    let mark = encode(&log_id(position)).map_err(|e| e.to_string())?.into();
-    storage.write(Write::Purge { group, upto: position.index, mark }).await.map_err(|e| e.to_string())
+pub async fn tidy_closed(storage: &Arc<dyn Storage>, group: GroupId, durable: &Applied) -> Result<(), String> {
+    if let Some(position) = durable.position {
+        let mark = encode(&log_id(position)).map_err(|e| e.to_string())?.into();
+        storage.write(Write::Purge { group, upto: position.index, mark }).await.map_err(|e| e.to_string())?;
+    }
+    let entries = storage.entries(group, storage.group(group).entries).map_err(|e| e.to_string())?;
+    match entries.is_empty() {
+        true => Ok(()),
+        false => storage.write(Write::Append { group, entries }).await.map_err(|e| e.to_string()),
+    }
+}
+
+fn numbers(nodes: &[NodeId]) -> BTreeSet<u64> {
+    nodes.iter().map(|node| node.0).collect()
 }
 
 fn ids(nodes: &BTreeSet<u64>) -> Vec<NodeId> {
@@ -175,7 +186,7 @@ mod tests {
     fn a_replacement_is_filled_before_it_votes_and_the_other_goes_with_the_same_change() {
         let (old, wanted, both) = (set(&[1, 2, 3]), set(&[1, 2, 4]), set(&[1, 2, 3, 4]));
         let step = |voters: &[BTreeSet<u64>], nodes: &BTreeSet<u64>, filled: bool| {
-            next_step(voters, nodes, &wanted, |_| filled)
+            next_step(voters, nodes, &wanted, |_| filled, |_| true)
         };
         assert_eq!(step(std::slice::from_ref(&old), &old, false), Step::Add(set(&[4])));
         assert_eq!(step(std::slice::from_ref(&old), &both, false), Step::Wait);
@@ -188,6 +199,17 @@ mod tests {
     #[test]
     fn a_replica_that_was_added_for_nothing_is_dropped() {
         let (voters, nodes) = (set(&[1, 2, 4]), set(&[1, 2, 4, 5]));
-        assert_eq!(next_step(std::slice::from_ref(&voters), &nodes, &voters, |_| true), Step::Drop(set(&[5])));
+        let step = next_step(std::slice::from_ref(&voters), &nodes, &voters, |_| true, |_| true);
+        assert_eq!(step, Step::Drop(set(&[5])));
+    }
+
+    #[test]
+    fn voters_do_not_change_to_those_of_which_too_few_are_up() {
+        let (old, wanted) = (set(&[1, 2, 3]), set(&[1, 2]));
+        let step = |up: &'static [u64]| {
+            next_step(std::slice::from_ref(&old), &old, &wanted, |_| true, |node| up.contains(&node))
+        };
+        assert_eq!(step(&[2, 3]), Step::Wait, "one of two would not be enough");
+        assert_eq!(step(&[1, 2]), Step::Vote(wanted.clone()));
     }
 }

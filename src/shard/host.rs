@@ -30,7 +30,7 @@ const CHECKPOINT_TICK: Duration = Duration::from_millis(250);
 const CHECKPOINT_PHASES: u16 = 16;
 /// A replica that writes little lets its log go when it holds back this many segments that the other
 /// replicas of its node have filled since.
-const SEGMENTS_HELD_MAX: usize = 4;
+pub const SEGMENTS_HELD_MAX: usize = 4;
 /// A history answer carries at most this many events.
 const HISTORY_MAX: u32 = 1000;
 /// How far behind a replica may be to be handed leadership.

@@ -49,7 +49,7 @@ pub use audit::Broken;
 pub use chain::{Compared, Mark, StateHash};
 pub use clock::{Clock, ClockHand};
 pub use dead_letters::{EffectId, InvalidEffectId};
-pub use host::{Parts, ShardHost};
+pub use host::{Parts, SEGMENTS_HELD_MAX, ShardHost};
 pub use inspection::{
     Answer, Ask, DeadEffect, DeadLetterStatus, PAGE_MAX, Resolution, ShardRequest, TaskState, TaskStatus,
 };
