@@ -159,7 +159,8 @@ fn take_frame(rest: &mut Bytes) -> Result<Frame, Malformed> {
         REQUEST_COMMAND => Ok(Frame::Request { correlation, class: Class::Command, timeout_ms, body }),
         REPLY_OK => reply(Outcome::Done(body)),
         REPLY_REFUSED => reply(Outcome::Refused(body)),
-        REPLY_OVERLOADED => reply(Outcome::Overloaded),
+        REPLY_OVERLOADED if body.is_empty() => reply(Outcome::Overloaded),
+        REPLY_OVERLOADED => Err(Malformed("a body where there is none")),
         _ => Err(Malformed("unknown kind of frame")),
     }
 }
@@ -213,6 +214,15 @@ mod tests {
         expected.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, 6, b'x']);
         expected.extend_from_slice(&[5, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0]);
         assert_eq!(encode(header, &[request, reply]), expected);
+    }
+
+    #[test]
+    fn nothing_comes_with_an_overload() {
+        let mut batch = Vec::new();
+        put_start(&mut batch, REPLY_OVERLOADED, 7, 3);
+        batch.extend_from_slice(b"why");
+        let frames: Result<Vec<_>, _> = Frames(Bytes::from(batch)).collect();
+        assert_eq!(frames, Err(Malformed("a body where there is none")));
     }
 
     proptest! {
