@@ -1,5 +1,6 @@
 //! Whom to call when one looks for a cluster, and when.
 
+use super::identity::ADDRESS_BYTES_MAX;
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
@@ -28,9 +29,9 @@ impl Announcer {
         Self { me, seeds, remembered: VecDeque::new(), period, backoff: BACKOFF_MIN.min(period) }
     }
 
-    /// Adds addresses (`host:port`) to those called.
+    /// Adds addresses (`host:port`) to those called; none that is too long to be one.
     pub fn remember(&mut self, addresses: impl IntoIterator<Item = String>) {
-        for address in addresses {
+        for address in addresses.into_iter().filter(|address| address.len() <= ADDRESS_BYTES_MAX) {
             if self.seeds.iter().chain(&self.remembered).any(|known| **known == *address) {
                 continue;
             }

@@ -9,7 +9,7 @@ use super::{
     Load, LocalRecord, Options, View,
     announce::Announcer,
     handle::Error,
-    identity::{ANYONE, Identity},
+    identity::{ADDRESS_BYTES_MAX, ANYONE, Identity},
     record::{RECORDS_MAX, Record},
     shelf::Shelf,
     timers::{Due, Timers},
@@ -92,6 +92,10 @@ impl Engine {
         options.validate()?;
         if me.node == ANYONE {
             return Err(Error::Options(format!("node id {ANYONE} is reserved")));
+        }
+        if me.address.len() > ADDRESS_BYTES_MAX {
+            let (bytes, max) = (me.address.len(), ADDRESS_BYTES_MAX);
+            return Err(Error::Options(format!("the node's address is {bytes} bytes long; at most {max}")));
         }
         let identity = Identity { node: me.node, generation, address: me.address.as_str().into() };
         let own = Record::new(me, generation)?;

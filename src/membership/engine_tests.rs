@@ -2,9 +2,11 @@
 
 use super::{
     Engine, Load, LocalRecord, MemberView, Options, State,
+    identity::{ADDRESS_BYTES_MAX, Identity},
     simulation::{MS, SECOND, Simulation, address},
 };
 use crate::catalog::NodeId;
+use foca::{Codec, Header, PostcardCodec};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::time::Duration;
 
@@ -199,16 +201,19 @@ fn load_figures_reach_everybody() {
     });
 }
 
-/// An engine that knows nobody.
-fn lone(node: usize) -> Engine {
-    let local = LocalRecord {
+fn record_of(node: usize) -> LocalRecord {
+    LocalRecord {
         node: NodeId(node as u64),
         name: format!("n{node}"),
         address: address(node),
         http: String::new(),
         boot_id: 1,
-    };
-    Engine::new(&Options::default(), local, vec![], 1, 1).expect("valid")
+    }
+}
+
+/// An engine that knows nobody.
+fn lone(node: usize) -> Engine {
+    Engine::new(&Options::default(), record_of(node), vec![], 1, 1).expect("valid")
 }
 
 #[test]
@@ -274,6 +279,23 @@ fn garbage_does_no_harm() {
     assert!(simulation.agree());
     assert_eq!(simulation.downs, []);
     assert_eq!(simulation.engine(0).view().len(), 2);
+}
+
+#[test]
+fn an_address_that_no_packet_could_hold_is_refused_and_does_not_end_the_probing() {
+    let mut simulation = joined(3, 31);
+    let now = simulation.now;
+    let too_long = Identity { node: NodeId(9), generation: 1, address: "a".repeat(ADDRESS_BYTES_MAX + 1).into() };
+    let me = Identity { node: NodeId(0), generation: 1000, address: address(0).into() };
+    let header = Header { src: too_long, src_incarnation: 0, dst: me, message: foca::Message::Gossip };
+    let mut bytes = vec![1];
+    PostcardCodec.encode_header(&header, &mut bytes).expect("in memory");
+    assert!(simulation.engine(0).receive(now, &bytes).is_err());
+    simulation.kill(2);
+    simulation.run_until("node 2 is down for all", SECOND * 30, Simulation::agree);
+    assert_eq!(simulation.engine(0).counts().faults, 0);
+    let local = LocalRecord { address: "a".repeat(ADDRESS_BYTES_MAX + 1), ..record_of(5) };
+    assert!(Engine::new(&Options::default(), local, vec![], 1, 1).is_err());
 }
 
 #[test]

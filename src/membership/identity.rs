@@ -1,11 +1,15 @@
 //! Whom a SWIM message is from or to.
 
 use crate::catalog::NodeId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use std::sync::Arc;
 
 /// Stands for "whoever listens there", in announcements to a seed whose node id is not known yet.
 pub(super) const ANYONE: NodeId = NodeId(u64::MAX);
+
+/// The longest address: a DNS name of 253 bytes, a colon and a port. Three of them, which is the most that a
+/// SWIM message names, leave room in a packet.
+pub(super) const ADDRESS_BYTES_MAX: usize = 259;
 
 /// One life of a node. The node id stays, the generation rises with every restart and whenever
 /// the node was declared down by mistake; of two lives the later one counts.
@@ -15,7 +19,18 @@ pub(super) struct Identity {
     /// Milliseconds since the Unix epoch at the start; plus one for each mistake survived.
     pub generation: u64,
     /// `host:port`, as others reach it.
+    #[serde(deserialize_with = "short_address")]
     pub address: Arc<str>,
+}
+
+/// One that is too long is refused where it comes in: foca could not write to its owner, and an error while
+/// it probes somebody is the end of its probing.
+fn short_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    let address = Arc::<str>::deserialize(deserializer)?;
+    match address.len() <= ADDRESS_BYTES_MAX {
+        true => Ok(address),
+        false => Err(D::Error::custom(format!("an address of {} bytes", address.len()))),
+    }
 }
 
 impl Identity {
