@@ -20,6 +20,7 @@ mod session;
 mod streams;
 mod tasks;
 mod till;
+mod tokens;
 mod webhooks;
 
 use axum::{
