@@ -13,13 +13,14 @@
 //! - [`identity`] derives ids and fingerprints, so that replays are decided by the entity itself.
 //! - [`shop`] maps the commerce entities to routes; [`ops`] and [`admin`] the node, [`tasks`] what
 //!   waits and what was given up; [`evidence`] what proves that nothing is lost, [`faults`] what is
-//!   broken on purpose.
+//!   broken on purpose. [`console`] is the page that shows all that.
 //!
 //! This module never keeps state of its own beside counters: any node answers any request.
 
 pub mod admin;
 pub mod auth;
 pub mod conditions;
+pub mod console;
 pub mod envelope;
 pub mod evidence;
 pub mod extract;
@@ -147,6 +148,7 @@ fn all_routes() -> Router<Api> {
     Router::new()
         .merge(shop::routes())
         .merge(ops::routes())
+        .merge(console::routes())
         .merge(admin::routes())
         .merge(tasks::routes())
         .merge(evidence::routes())

@@ -2,6 +2,7 @@
 
 mod backorders;
 mod bad_input;
+mod console;
 mod every_post;
 mod evidence;
 mod faults;

@@ -30,6 +30,8 @@ const TABLE: &[(Methods, &str, Access)] = &[
     (Any, "/readyz", Open),
     (Any, "/startupz", Open),
     (Any, "/healthz", Open),
+    // The console's page holds no data, and asks for the token with which it gets some.
+    (Reading, "/console", Open),
     // The shop.
     (Reading, "/v1/*", Needs(Read)),
     (Any, "/v1/*", Needs(Write)),
@@ -98,11 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_open_but_the_probes() {
+    fn nothing_is_open_but_the_probes_and_the_consoles_page() {
         let open: BTreeSet<String> =
             routes().into_iter().filter(|(method, path)| of(method, path) == Open).map(|(_, path)| path).collect();
-        let probes = ["/healthz", "/livez", "/readyz", "/startupz"].map(str::to_owned);
-        assert_eq!(open, BTreeSet::from(probes));
+        let expected = ["/console", "/healthz", "/livez", "/readyz", "/startupz"].map(str::to_owned);
+        assert_eq!(open, BTreeSet::from(expected));
+        assert_eq!(of(&Method::POST, "/console"), Needs(Admin));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! request ─▶ access (what the route needs) ─▶ check ◀───────────────┘ ─▶ route, or 401, or 403
 //! ```
 //!
-//! - [`access`] is the one table of what each route needs. The probes need nothing.
+//! - [`access`] is the one table of what each route needs. The probes and the console's page
+//!   need nothing.
 //! - [`check`] stands inside of the envelope and before everything else: nothing of a request is
 //!   read, and no path is told from another, before it is known who asks.
 //!
