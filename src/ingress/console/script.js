@@ -350,10 +350,10 @@ function latency(buckets, quantile) {
 const milliseconds = (seconds) => `${Number((1000 * seconds).toPrecision(3))} ms`;
 
 function draw(rates) {
-  const most = Math.max(1, ...rates);
+  const most = Math.max(...rates);
   const step = 240 / (RATES_KEPT - 1);
   const from = RATES_KEPT - rates.length;
-  const point = (rate, at) => `${((from + at) * step).toFixed(1)},${(38 - (36 * rate) / most).toFixed(1)}`;
+  const point = (rate, at) => `${((from + at) * step).toFixed(1)},${(38 - (36 * rate) / Math.max(1, most)).toFixed(1)}`;
   of("line").setAttribute("points", rates.map(point).join(" "));
   say("rates-title", `Requests per second to the shop in the last two minutes: ${figure(rates[rates.length - 1])} now, ${figure(most)} at most`);
 }
