@@ -15,7 +15,7 @@ async fn the_command_line_brings_the_token_that_a_node_asks_for() {
     let [reader, admin] = [&reader, &admin].map(|path| path.to_str().expect("a path"));
     let list = format!("http.tokens=reader:read:{reader},ops:admin:{admin}");
     let node = cluster.node(0);
-    node.restart_with(&["--set", &list]);
+    node.restart_with(&["--set", &list, "--set", "telemetry.filter=info,quorate=debug"]);
     node.wait_ready("probes need no token").await;
 
     let refused = run(&["status", "--url", &node.url]).await;
@@ -38,8 +38,12 @@ async fn the_command_line_brings_the_token_that_a_node_asks_for() {
     fs::write(&receipts, "0-1-1-00000000\n").expect("writing a receipt");
     let receipts = receipts.to_str().expect("a path");
     assert_ends(&run(&["verify", receipts, "--url", &node.url]).await, 1, "error: unauthorized: ");
+    // Where a client puts it by mistake.
+    let in_query = node.http_get(&format!("/v1/orders?access_token={ADMIN}")).await;
+    assert_eq!(in_query.status, 401, "{}", in_query.text());
     let log = node.log_text();
-    assert!(log.contains("an admin's request") && log.contains("ops"), "{log}");
+    assert!(log.contains("an admin's request") && log.contains("token=\"ops\""), "{log}");
+    assert!(log.contains("path=/v1/orders status=401"), "each answer is in the log: {log}");
     for text in [log, stderr(&refused)] {
         assert!(!text.contains(READ) && !text.contains(ADMIN), "{text}");
     }
