@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use super::credentials::Credentials;
 use crate::{config::Override, sabotage};
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -173,9 +174,8 @@ pub(super) struct Target {
     /// A node's HTTP address; any node will do
     #[arg(long, env = "QUORATE_URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
-    /// Bearer token, where the nodes ask for one
-    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// How long to wait for an answer
     #[arg(long, default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub timeout: Duration,
@@ -185,6 +185,7 @@ pub(super) struct Target {
 #[command(after_help = "\
   --url http://127.0.0.1:8081      ask another node
   export QUORATE_URL=http://…      ask it from now on
+  --token-file FILE                where the nodes ask for a token (or QUORATE_TOKEN)
   --json | jq                      for scripts")]
 pub(super) struct Operator {
     #[command(flatten)]
@@ -362,9 +363,8 @@ pub(super) struct Bench {
     /// Nodes, separated by commas or repeated. One: all the nodes it knows of
     #[arg(long = "url", env = "QUORATE_URL", value_delimiter = ',', default_value = "http://127.0.0.1:8080")]
     pub urls: Vec<String>,
-    /// Bearer token, where the nodes ask for one
-    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    #[command(flatten)]
+    pub credentials: Credentials,
 }
 
 #[derive(Debug, clap::Args)]
@@ -389,9 +389,8 @@ pub(super) struct Verify {
         default_value = "http://127.0.0.1:8080"
     )]
     pub urls: Vec<String>,
-    /// Bearer token, where the nodes ask for one
-    #[arg(long, env = "QUORATE_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    #[command(flatten)]
+    pub credentials: Credentials,
     /// How long to wait for each answer
     #[arg(long, default_value = "10s", value_parser = duration, value_name = "DURATION")]
     pub timeout: Duration,

@@ -9,6 +9,9 @@ pub enum Failure {
     /// Exit code 1.
     #[error("{0}")]
     Operation(String),
+    /// A node wants a token, or one with another role: exit code 1. Asking another node is of no use.
+    #[error("{0}")]
+    Refused(String),
     /// Bad usage or configuration: exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -22,6 +25,10 @@ impl Failure {
         Self::Operation(one_line(&text.into()))
     }
 
+    pub fn refused(text: impl Into<String>) -> Self {
+        Self::Refused(one_line(&text.into()))
+    }
+
     pub fn usage(text: impl Into<String>) -> Self {
         Self::Usage(one_line(&text.into()))
     }
@@ -33,7 +40,7 @@ impl Failure {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Operation(_) => 1,
+            Self::Operation(_) | Self::Refused(_) => 1,
             Self::Usage(_) => 2,
             Self::Unavailable(_) => 3,
         })

@@ -3,6 +3,7 @@
 //! It never follows redirects, never uses a proxy, never speaks TLS, and never sends a request
 //! twice by itself: whether that is safe is for the caller to know.
 
+use crate::config::Secret;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -96,7 +97,7 @@ pub fn authority(url: &str) -> Result<String, Error> {
 #[derive(Debug)]
 pub struct Client {
     authority: String,
-    bearer: Option<String>,
+    token: Option<Secret>,
     timeout: Duration,
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
 }
@@ -107,13 +108,13 @@ impl Client {
     /// # Errors
     /// [`Error::BadUrl`].
     pub fn new(url: &str) -> Result<Self, Error> {
-        Ok(Self { authority: authority(url)?, bearer: None, timeout: TIMEOUT_DEFAULT, idle: Mutex::new(None) })
+        Ok(Self { authority: authority(url)?, token: None, timeout: TIMEOUT_DEFAULT, idle: Mutex::new(None) })
     }
 
     /// Sends `Authorization: Bearer …` with every request.
     #[must_use]
     pub fn with_token(mut self, token: Option<&str>) -> Self {
-        self.bearer = token.map(|token| format!("Bearer {token}"));
+        self.token = token.map(Secret::new);
         self
     }
 
@@ -176,8 +177,8 @@ impl Client {
     ) -> Result<Request<Full<Bytes>>, Error> {
         let mut request =
             Request::builder().method(method).uri(path).header(HOST, &self.authority).header(ACCEPT, "*/*");
-        if let Some(bearer) = &self.bearer {
-            request = request.header(AUTHORIZATION, bearer);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
         if json.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");

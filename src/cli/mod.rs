@@ -18,6 +18,7 @@ mod args;
 mod bench;
 mod chaos;
 mod config;
+mod credentials;
 mod dev;
 mod failure;
 pub mod http;

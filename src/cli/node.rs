@@ -37,11 +37,15 @@ pub(super) fn run(args: &args::Node) -> Result<(), Failure> {
         )));
     }
     config.cluster.resolve_secret().map_err(Failure::usage)?;
+    config.http.check_tokens().map_err(Failure::usage)?;
     // A second setup cannot be: this process runs one node.
     telemetry::init(&config.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
     if cfg!(feature = "sabotage") {
         let broken = broken.map_or("none", Sabotage::name);
         tracing::warn!(broken, "SABOTAGE: this build breaks a promise when told to; never for use");
+    }
+    if config.http.tokens.is_empty() && config.node.serves_others() {
+        tracing::warn!(http = config.node.http, "no `http.tokens`: whoever reaches this address may do everything");
     }
     usable_directory(&config.node.data_dir)?;
     let http = bind_http(&config)?;

@@ -7,6 +7,7 @@ use super::{
     output,
     table::Table,
 };
+use crate::config::Secret;
 use hyper::Method;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -54,7 +55,8 @@ pub(super) async fn entity(args: &Entity) -> Result<(), Failure> {
 
 pub(super) fn client(target: &Target) -> Result<Client, Failure> {
     let client = Client::new(&target.url).map_err(|error| failure(&error))?;
-    Ok(client.with_token(target.token.as_deref()).with_timeout(target.timeout))
+    let token = target.credentials.token()?;
+    Ok(client.with_token(token.as_ref().map(Secret::expose)).with_timeout(target.timeout))
 }
 
 pub(super) async fn ask(target: &Target, path: &str) -> Result<Value, Failure> {
@@ -104,7 +106,9 @@ pub(super) fn accept(url: &str, path: &str, response: &Response) -> Result<Value
     };
     let text = format!("{code}: {}", detail.unwrap_or("no detail given"));
     Err(match response.status {
-        401 | 403 => Failure::usage(format!("{text}; give a token that may do this with --token or QUORATE_TOKEN")),
+        401 | 403 if ["unauthorized", "forbidden"].contains(&code) => Failure::refused(format!(
+            "{text}; give a token that may do this with --token-file, --token or QUORATE_TOKEN"
+        )),
         503 | 504 => Failure::unavailable(text),
         _ => Failure::operation(text),
     })
@@ -254,7 +258,13 @@ mod tests {
         let refused = accept("u", "/p", &answer(503, problem));
         assert_eq!(refused, Err(Failure::Unavailable("no-quorum: shard 3 has no owner".into())));
         assert!(matches!(accept("u", "/p", &answer(404, r#"{"code":"not-found"}"#)), Err(Failure::Operation(_))));
-        assert!(matches!(accept("u", "/p", &answer(401, r#"{"code":"unauthorized"}"#)), Err(Failure::Usage(_))));
+        for (status, code) in [(401, "unauthorized"), (403, "forbidden")] {
+            let refused = accept("u", "/p", &answer(status, &format!(r#"{{"code":"{code}","detail":"why"}}"#)));
+            let Err(Failure::Refused(text)) = refused else { panic!("{refused:?}") };
+            assert!(text.starts_with(&format!("{code}: why")) && text.contains("QUORATE_TOKEN"), "{text}");
+        }
+        let faults = accept("u", "/p", &answer(403, r#"{"code":"faults-not-allowed"}"#));
+        assert!(matches!(faults, Err(Failure::Operation(_))), "no token would help");
         assert!(matches!(accept("u", "/p", &answer(200, "<html>")), Err(Failure::Operation(_))));
     }
 }

@@ -192,6 +192,7 @@ impl Builder {
         let (registry, extensions) = (self.registry, self.extensions);
         let (changes, clock, allows_faults) = (self.changes, self.clock, self.allows_faults);
         let start = async |config: Config, engines: Engines| {
+            config.http.check_tokens().map_err(StartError::Config)?;
             let extended = Extended::of(registry.clone(), &extensions);
             let node = Node::start(config, extended.registry.clone(), engines).await?;
             extended.begin(&node);

@@ -77,7 +77,8 @@ impl Cluster {
         EntityRef::new(self.node().clone(), id.into())
     }
 
-    /// The shop, operations and documentation routes, for mounting in your own app.
+    /// The shop, operations and documentation routes, for mounting in your own app. Where `http.tokens`
+    /// are configured these routes ask for one; the app's own do not.
     pub fn http_router(&self) -> axum::Router {
         crate::ingress::routes(self.clone(), &self.config().http)
     }

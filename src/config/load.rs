@@ -160,7 +160,8 @@ impl Reader {
         if let Some((value, reason)) = refusal {
             let fix = self.example(key);
             // A type error quotes the value.
-            let reason = if secret::is_secret(key) { "not a value of the right type".into() } else { reason };
+            let quotes = secret::is_secret(key) && key != secret::TOKENS;
+            let reason = if quotes { "not a value of the right type".into() } else { reason };
             self.problem(key, Some(value.to_string()), source, reason, fix);
         }
     }
@@ -174,6 +175,9 @@ impl Reader {
 
     fn example(&self, key: &str) -> String {
         match self.schema.kind(key) {
+            Kind::Leaf(_) if key == secret::TOKENS => {
+                r#"write each as { name = "ops", role = "admin", token_file = "/etc/quorate/tokens/ops" }"#.into()
+            }
             Kind::Leaf(Value::Null) => "leave it out, or give a value of the right type".into(),
             Kind::Leaf(default) => format!("write it like the default, {default}"),
             _ => "remove it".into(),

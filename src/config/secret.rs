@@ -1,6 +1,7 @@
 //! Text that is never shown.
 
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 use std::fmt;
 
 /// What stands in for a secret wherever it would be printed.
@@ -32,6 +33,23 @@ impl fmt::Debug for Secret {
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(REDACTED)
+    }
+}
+
+/// A list whose entries hold secrets. What is wrong with it is said without quoting it, and each
+/// entry knows which of its members are secret.
+pub(super) const TOKENS: &str = "http.tokens";
+
+/// A value as it may be shown: secrets are redacted, each member of a table by its own name.
+pub(super) fn shown(key: &str, value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (name.clone(), shown(&name, value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(|item| shown(key, item)).collect(),
+        Value::Null => Value::Null,
+        _ if is_secret(key) => REDACTED.into(),
+        value => value,
     }
 }
 

@@ -55,6 +55,12 @@ impl Node {
         self.advertise.as_deref().unwrap_or(&self.listen)
     }
 
+    /// Whether other machines may reach the HTTP interface.
+    #[must_use]
+    pub fn serves_others(&self) -> bool {
+        split_address(&self.http).is_some_and(|(host, _)| !is_loopback(host))
+    }
+
     /// `host:port` under which others reach the HTTP interface: `http`, with the advertised host
     /// when `http` listens on every interface.
     #[must_use]

@@ -8,7 +8,7 @@ impl Config {
     #[must_use]
     pub fn show(&self, sources: &Sources) -> String {
         let mut rows: Vec<Row> =
-            schema::leaves(self).into_iter().map(|(key, value)| Row::new(&key, &value, sources)).collect();
+            schema::leaves(self).into_iter().map(|(key, value)| Row::new(&key, value, sources)).collect();
         // A section's own keys come before those of the tables inside it, as TOML wants it.
         rows.sort_by(|a, b| (&a.section, &a.line).cmp(&(&b.section, &b.line)));
         let width = rows.iter().map(|row| row.line.len()).max().unwrap_or(0).min(LINE_WIDTH_MAX);
@@ -29,8 +29,7 @@ impl Config {
     #[must_use]
     pub fn show_json(&self, sources: &Sources) -> Value {
         let entry = |(key, value): (String, Value)| {
-            let value = if secret::is_secret(&key) && !value.is_null() { Value::from(secret::REDACTED) } else { value };
-            let source = sources.of(&key).to_string();
+            let (value, source) = (secret::shown(&key, value), sources.of(&key).to_string());
             (key, serde_json::json!({ "value": value, "source": source }))
         };
         Value::Object(schema::leaves(self).into_iter().map(entry).collect())
@@ -47,14 +46,24 @@ struct Row {
 }
 
 impl Row {
-    fn new(key: &str, value: &Value, sources: &Sources) -> Self {
+    fn new(key: &str, value: Value, sources: &Sources) -> Self {
         let (section, leaf) = key.rsplit_once('.').unwrap_or(("", key));
-        let line = match value {
+        let line = match secret::shown(key, value) {
             Value::Null => format!("# {leaf} unset"),
-            _ if secret::is_secret(key) => format!("{leaf} = {:?}", secret::REDACTED),
-            // Scalars and lists of scalars read the same in JSON and in TOML.
-            value => format!("{leaf} = {value}"),
+            value => format!("{leaf} = {}", toml_of(&value)),
         };
         Self { section: section.to_owned(), line, source: sources.of(key).to_string() }
+    }
+}
+
+/// On one line. Scalars read the same in JSON and in TOML.
+fn toml_of(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(toml_of).collect::<Vec<_>>().join(", ")),
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, value)| format!("{name} = {}", toml_of(value)));
+            format!("{{ {} }}", members.collect::<Vec<_>>().join(", "))
+        }
+        scalar => scalar.to_string(),
     }
 }

@@ -139,6 +139,73 @@ fn a_secret_is_never_shown() {
     assert!(!message.contains("424242"), "{message}");
 }
 
+const TOKEN: &str = "correct-horse-battery-staple";
+
+#[test]
+fn tokens_are_listed_in_the_file_and_by_file_in_the_environment() {
+    let file = format!(
+        "[http]\nconnections_max = 5\n[[http.tokens]]\nname = \"ops\"\nrole = \"admin\"\ntoken = \"{TOKEN}\"\n\
+         [[http.tokens]]\nname = \"shop\"\nrole = \"write\"\ntoken_file = \"/run/shop\"\n"
+    );
+    let loaded = load(&file, &[], &[]).expect("valid");
+    let names: Vec<&str> = loaded.config.http.tokens.iter().map(|token| token.name.as_str()).collect();
+    assert_eq!(names, ["ops", "shop"]);
+    assert!(loaded.sources.of("http.tokens").to_string().ends_with("node.toml:3"), "{:?}", loaded.sources);
+    let env = [("QUORATE__HTTP__TOKENS", "ops:admin:/run/ops, shop:write:/run/shop")];
+    let tokens = load(&file, &env, &[]).expect("valid").config.http.tokens;
+    assert_eq!((tokens.len(), tokens[0].token.is_none()), (2, true));
+    assert_eq!(tokens[0].token_file.as_deref(), Some(Path::new("/run/ops")));
+    let inline = format!(r#"[{{ name = "ops", role = "read", token = "{TOKEN}" }}]"#);
+    let tokens = load("", &[], &[("http.tokens", &inline)]).expect("valid").config.http.tokens;
+    assert_eq!(tokens[0].token.as_ref().map(Secret::expose), Some(TOKEN));
+}
+
+#[test]
+fn tokens_are_shown_by_name_and_role_and_what_is_shown_can_be_loaded_where_it_holds_no_secret() {
+    let list = [("http.tokens", "ops:admin:/run/ops,shop:write:/run/shop")];
+    let loaded = load("", &[], &list).expect("valid");
+    let shown = loaded.config.show(&loaded.sources);
+    assert!(shown.contains(r#"tokens = [{ name = "ops", role = "admin", token_file = "/run/ops" }, "#), "{shown}");
+    let again = load(&shown, &[], &[]).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+    assert_eq!(again.config.http.tokens, loaded.config.http.tokens);
+    let sha256 = "1bd8fd47297046f993e608e398d5905b00a33e163c6b1172dd38887fed05ed6a";
+    for (member, secret) in [("token", TOKEN), ("sha256", sha256)] {
+        let list = format!(r#"[{{ name = "ops", role = "admin", {member} = "{secret}" }}]"#);
+        let loaded = load("", &[("QUORATE__HTTP__TOKENS", &list)], &[]).expect("valid");
+        let json = loaded.config.show_json(&loaded.sources);
+        assert_eq!(json["http.tokens"]["value"][0]["name"], "ops");
+        let shown = loaded.config.show(&loaded.sources);
+        assert!(shown.contains("<redacted>") && shown.contains("QUORATE__HTTP__TOKENS"), "{shown}");
+        assert!(load(&shown, &[], &[]).is_err(), "what stands for a secret is none");
+        for text in [shown, json.to_string(), format!("{:?}", loaded.config)] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
+
+#[test]
+fn wrong_tokens_are_complained_about_by_key_place_and_fix_and_never_quoted() {
+    let with = |entry: &str| refusal(&format!("[http]\ntokens = [{entry}]\n"), &[], &[]);
+    let fix = "write each as { name = \"ops\", role = \"admin\", token_file = ";
+    for (entry, said) in [
+        (format!("{{ name = \"ops\", token = \"{TOKEN}\" }}"), "entry 1 has no `role`"),
+        (format!("{{ name = \"ops\", role = \"{TOKEN}\" }}"), "entry 1 has a `role` that is none of"),
+        (format!("{{ name = \"ops\", role = \"read\", tokn = \"{TOKEN}\" }}"), "entry 1 has an unknown key `tokn`"),
+        (format!("\"{TOKEN}\""), "entry 1 is not NAME:ROLE:FILE"),
+        ("424242".into(), "entry 1 is neither"),
+    ] {
+        let message = with(&entry);
+        assert!(message.starts_with("`http.tokens` = <redacted> (") && message.contains("node.toml:2"), "{message}");
+        assert!(message.contains(said) && message.contains(fix), "{message}");
+        assert!(!message.contains(TOKEN) && !message.contains("424242"), "{message}");
+    }
+    let message = with(&format!("\"ops:read:f\", {{ name = \"ops\", role = \"read\", token = \"{}\" }}", &TOKEN[..15]));
+    assert!(message.contains("fewer than 16 characters; make one with `openssl rand -hex 32`"), "{message}");
+    assert!(message.contains("the name `ops` stands there twice") && !message.contains(&TOKEN[..15]), "{message}");
+    let message = refusal(&format!("[http]\ntokens = \"{TOKEN}\"\n"), &[], &[]);
+    assert!(message.contains("is not a list") && !message.contains(TOKEN), "{message}");
+}
+
 #[test]
 fn a_secret_file_is_read_and_checked() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -3,7 +3,7 @@
 use super::{
     Config, Error, Problem, Sources,
     error::{Setting, UNSET},
-    schema,
+    schema, secret,
     sections::{SECRET_LEN_MIN, is_loopback, is_unspecified, split_address},
 };
 use bytesize::ByteSize;
@@ -30,6 +30,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), Error> {
     checker.replication(config);
     checker.component("transport", config.transport.validate().err());
     checker.component("membership", config.membership.validate().err());
+    checker.tokens(config);
     checker.gateway(config);
     checker.bounds();
     if checker.problems.is_empty() { Ok(()) } else { Err(Error::Invalid(checker.problems)) }
@@ -170,6 +171,12 @@ impl Checker<'_> {
                 "a replica would stand for election before three heartbeats could be missed",
                 "make `election_min` at least three times `heartbeat`",
             );
+        }
+    }
+
+    fn tokens(&mut self, config: &Config) {
+        for problem in config.http.token_problems() {
+            self.refuse(&[secret::TOKENS], problem.what, problem.fix);
         }
     }
 

@@ -28,7 +28,8 @@ use std::{panic::AssertUnwindSafe, time::Instant};
 pub async fn wrap(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let (method, path) = (request.method().clone(), request.uri().clone());
+    // Without its query: what clients put there by mistake is not ours to log.
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let trace = Trace::of(request.headers());
     request.extensions_mut().insert(trace.clone());
 

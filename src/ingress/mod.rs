@@ -1,23 +1,26 @@
 //! HTTP: the shop's API, probes, administration and documentation, over a [`Cluster`].
 //!
 //! ```text
-//! connection ── serve ── envelope ── extract ── route ──▶ Cluster ──▶ reply or error
-//!               bounds    ids, panics   400…422                │
-//!                         problems ◀── problem::of_ask ◀───────┘
+//! connection ── serve ── envelope ─── (auth) ─── extract ── route ──▶ Cluster ──▶ reply or error
+//!               bounds    ids, panics  401, 403   400…422               │
+//!                         problems ◀── problem::of_ask ◀────────────────┘
 //! ```
 //!
 //! - [`serve`] owns connections: their number, slow clients, the ordered end.
 //! - [`envelope`] is the one middleware: request and trace ids, problems, panics, metrics.
+//! - [`auth`] lets in who has a token, where tokens are configured; else it is not there.
 //! - [`problem`] knows every error code, and alone chooses the status of a runtime error.
 //! - [`identity`] derives ids and fingerprints, so that replays are decided by the entity itself.
 //! - [`shop`] maps the commerce entities to routes; [`ops`] and [`admin`] the node, [`tasks`] what
 //!   waits and what was given up; [`evidence`] what proves that nothing is lost, [`faults`] what is
-//!   broken on purpose.
+//!   broken on purpose. [`console`] is the page that shows all that.
 //!
 //! This module never keeps state of its own beside counters: any node answers any request.
 
 pub mod admin;
+pub mod auth;
 pub mod conditions;
+pub mod console;
 pub mod envelope;
 pub mod evidence;
 pub mod extract;
@@ -72,6 +75,10 @@ pub struct Options {
     /// and the client takes it for dead.
     #[serde(with = "humantime_serde")]
     pub event_silence_max: Duration,
+    /// Who may use this interface, and for what: a name, a role (`read`, `write`, `admin`) and a
+    /// token, `token_file` or `sha256` each. None: everybody, for everything.
+    #[serde(deserialize_with = "auth::read_list")]
+    pub tokens: Vec<auth::TokenOptions>,
 }
 
 impl Default for Options {
@@ -86,7 +93,25 @@ impl Default for Options {
             drain_timeout: Duration::from_secs(30),
             event_streams_max: 1000,
             event_silence_max: Duration::from_secs(15),
+            tokens: Vec::new(),
         }
+    }
+}
+
+impl Options {
+    /// Everything that is wrong with the tokens, as far as can be seen without opening a file.
+    #[must_use]
+    pub fn token_problems(&self) -> Vec<auth::Invalid> {
+        auth::problems(&self.tokens)
+    }
+
+    /// Whether the tokens can be used, those in files included. A router whose tokens cannot be
+    /// used lets nobody in.
+    ///
+    /// # Errors
+    /// One sentence for the operator.
+    pub fn check_tokens(&self) -> Result<(), String> {
+        auth::Tokens::resolve(&self.tokens).map(drop).map_err(|invalid| invalid.to_string())
     }
 }
 
@@ -123,6 +148,7 @@ fn all_routes() -> Router<Api> {
     Router::new()
         .merge(shop::routes())
         .merge(ops::routes())
+        .merge(console::routes())
         .merge(admin::routes())
         .merge(tasks::routes())
         .merge(evidence::routes())
@@ -132,11 +158,14 @@ fn all_routes() -> Router<Api> {
         .method_not_allowed_fallback(fallback::method_not_allowed)
 }
 
-fn finish(router: Router<Api>, cluster: Cluster, options: &Options) -> Router {
+fn finish(mut router: Router<Api>, cluster: Cluster, options: &Options) -> Router {
     // Before the first request is counted.
     crate::telemetry::metrics();
     let streams = Arc::new(Semaphore::new(options.event_streams_max.min(Semaphore::MAX_PERMITS)));
     let api = Api { cluster, options: Arc::new(options.clone()), streams };
+    if let Some(guard) = auth::Guard::of(&options.tokens) {
+        router = router.layer(axum::middleware::from_fn_with_state(guard, auth::check));
+    }
     router.layer(axum::middleware::from_fn(envelope::wrap)).with_state(api)
 }
 

@@ -60,6 +60,10 @@ codes! {
         "Use one of the methods in the `allow` header.";
     RequestTimeout "request-timeout" REQUEST_TIMEOUT "The request body arrived too slowly"
         "Send the request again; send its body without pauses.";
+    Unauthorized "unauthorized" UNAUTHORIZED "A token is needed"
+        "Send `Authorization: Bearer …` with a token that this node knows; operators list them in `http.tokens`.";
+    Forbidden "forbidden" FORBIDDEN "The token's role does not allow this"
+        "Send a token with the role in `needs`: `write` includes `read`, `admin` includes both.";
     FaultsNotAllowed "faults-not-allowed" FORBIDDEN "This node takes no faults"
         "Start the node with `--allow-faults`, which no node of production should have.";
     IllegalTransition "illegal-transition" CONFLICT "The resource's state does not allow this"

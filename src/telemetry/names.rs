@@ -6,6 +6,8 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 pub const HTTP_REQUESTS: &str = "quorate_http_requests_total";
 /// Histogram {route}.
 pub const HTTP_REQUEST_SECONDS: &str = "quorate_http_request_seconds";
+/// Counter {reason}: `no_token`, `unknown_token`, `role`.
+pub const HTTP_REFUSED: &str = "quorate_http_refused_total";
 /// Counter {type, outcome}.
 pub const COMMANDS: &str = "quorate_commands_total";
 /// Histogram {type}.
@@ -67,6 +69,7 @@ pub const PROCESS_CPU: &str = "process_cpu_seconds_total";
 pub(super) fn describe() {
     describe_counter!(HTTP_REQUESTS, "HTTP requests answered, by route template and status");
     describe_histogram!(HTTP_REQUEST_SECONDS, Unit::Seconds, "Time from request to response, by route template");
+    describe_counter!(HTTP_REFUSED, "HTTP requests that were not let in, by reason");
     describe_counter!(COMMANDS, "Commands handled for entities, by type and outcome");
     describe_histogram!(COMMAND_SECONDS, Unit::Seconds, "Time from command to reply, replication included");
     describe_gauge!(ENTITIES_ACTIVE, "Entity actors alive on this node");

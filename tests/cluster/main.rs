@@ -24,4 +24,5 @@ mod shop;
 #[path = "../it/http/till.rs"]
 #[allow(dead_code, reason = "it can do more than these scenarios ask of it")]
 mod till;
+mod tokens;
 mod verify;

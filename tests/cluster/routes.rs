@@ -101,6 +101,7 @@ const TABLE: &[Line] = &[
     ("GET /readyz", Of::Nothing, "", 200),
     ("GET /startupz", Of::Nothing, "", 200),
     ("GET /metrics", Of::Nothing, "", 200),
+    ("GET /console", Of::Nothing, "", 200),
     ("GET /openapi.json", Of::Nothing, "", 200),
     ("GET /docs", Of::Nothing, "", 308),
     ("GET /docs/", Of::Nothing, "", 200),

@@ -2,6 +2,7 @@
 
 mod backorders;
 mod bad_input;
+mod console;
 mod every_post;
 mod evidence;
 mod faults;
@@ -21,6 +22,7 @@ mod session;
 mod streams;
 mod tasks;
 mod till;
+mod tokens;
 mod webhooks;
 
 use axum::{

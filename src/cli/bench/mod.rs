@@ -16,6 +16,7 @@ mod worker;
 mod workload;
 
 use super::{Failure, args, output};
+use crate::config::Secret;
 use receipts::Receipts;
 use report::Report;
 use stats::{Live, Stats};
@@ -35,7 +36,8 @@ pub(super) async fn run(args: &args::Bench) -> Result<(), Failure> {
     output::note(&format!("preparing {} on {}", args.workload.name(), nodes.join(", ")));
     let run = prepare::run_id();
     let orders = prepare::data(args, &nodes, &run).await?;
-    let (stats, unanswered) = load(args, &nodes, &run, &orders, receipts.as_ref()).await;
+    let token = args.credentials.token()?;
+    let (stats, unanswered) = load(args, token.as_ref(), &nodes, &run, &orders, receipts.as_ref()).await;
     receipts.map_or(Ok(()), Receipts::finish)?;
     let report = Report::new(args, nodes, stats, unanswered);
     write(args.json.as_deref(), &report)?;
@@ -52,6 +54,7 @@ pub(super) async fn run(args: &args::Bench) -> Result<(), Failure> {
 /// Runs the workers; also tells how many requests were given up on at the end.
 async fn load(
     args: &args::Bench,
+    token: Option<&Secret>,
     nodes: &[String],
     run: &str,
     orders: &[String],
@@ -62,7 +65,7 @@ async fn load(
     let live = Arc::new(Live::default());
     let mut workers = JoinSet::new();
     for (number, authority) in (0..args.concurrency).zip(nodes.iter().cycle()) {
-        let envelope = workload::Envelope { authority: authority.clone(), token: args.token.clone() };
+        let envelope = workload::Envelope { authority: authority.clone(), token: token.cloned() };
         let requests = match args.workload {
             args::Workload::Read => workload::Requests::reads(&envelope, orders, number),
             order => workload::Requests::orders(&envelope, order, run, number, args.skus),

@@ -10,6 +10,7 @@ use super::{
     wire::{Connection, string_field},
     workload::{Envelope, Requests, sku},
 };
+use crate::config::Secret;
 use rand::Rng as _;
 use serde_json::json;
 use std::time::Duration;
@@ -68,7 +69,7 @@ async fn stock(args: &Bench, node: &str, share: u32, skus: u32) -> Result<(), Fa
 
 async fn orders(args: &Bench, node: &str, share: u32, run: &str) -> Result<Vec<String>, Failure> {
     let broken = |error: std::io::Error| Failure::unavailable(format!("placing orders to read: {node}: {error}"));
-    let envelope = Envelope { authority: node.to_owned(), token: args.token.clone() };
+    let envelope = Envelope { authority: node.to_owned(), token: args.credentials.token()? };
     let mut requests = Requests::orders(&envelope, Workload::Place, run, share, args.skus);
     let mut connection = Connection::open(node).await.map_err(broken)?;
     let mut ids = Vec::new();
@@ -82,7 +83,8 @@ async fn orders(args: &Bench, node: &str, share: u32, run: &str) -> Result<Vec<S
 
 fn client(node: &str, args: &Bench) -> Result<Client, Failure> {
     let client = Client::new(node).map_err(|error| failure(&error))?;
-    Ok(client.with_token(args.token.as_deref()).with_timeout(TIMEOUT))
+    let token = args.credentials.token()?;
+    Ok(client.with_token(token.as_ref().map(Secret::expose)).with_timeout(TIMEOUT))
 }
 
 fn expect_success(doing: &str, answer: &Response) -> Result<(), Failure> {
@@ -94,6 +96,7 @@ fn refused(doing: &str, status: u16, body: &[u8]) -> Failure {
     let text =
         format!("{doing}: status {status}, {code}: {}", string_field(body, "detail").unwrap_or("no detail given"));
     match status {
+        401 | 403 => Failure::refused(format!("{text}; give a token with --token-file, --token or QUORATE_TOKEN")),
         503 | 504 => Failure::unavailable(text),
         _ => Failure::operation(text),
     }

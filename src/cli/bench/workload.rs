@@ -2,6 +2,7 @@
 
 use super::super::args::Workload;
 use super::wire::find;
+use crate::config::Secret;
 
 /// Digits of a request's number in its idempotency key.
 const NUMBER_DIGITS: usize = 16;
@@ -17,12 +18,13 @@ pub(super) fn sku(number: u32) -> String {
 #[derive(Debug, Clone)]
 pub(super) struct Envelope {
     pub authority: String,
-    pub token: Option<String>,
+    pub token: Option<Secret>,
 }
 
 impl Envelope {
     fn head(&self, line: &str) -> String {
-        let token = self.token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let header = |token: &Secret| format!("authorization: Bearer {}\r\n", token.expose());
+        let token = self.token.as_ref().map(header).unwrap_or_default();
         format!("{line} HTTP/1.1\r\nhost: {}\r\n{token}", self.authority)
     }
 }
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     fn envelope(token: Option<&str>) -> Envelope {
-        Envelope { authority: "127.0.0.1:1".into(), token: token.map(Into::into) }
+        Envelope { authority: "127.0.0.1:1".into(), token: token.map(Secret::new) }
     }
 
     fn text(requests: &mut Requests) -> String {

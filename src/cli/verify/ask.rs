@@ -1,11 +1,14 @@
 //! Asks every node about every receipt.
 
 use super::judge::{Outcome, Said, judge};
-use crate::cli::{
-    Failure,
-    args::Verify,
-    http::{self, Client},
-    operator::{failure, get, list},
+use crate::{
+    cli::{
+        Failure,
+        args::Verify,
+        http::{self, Client},
+        operator::{failure, get, list},
+    },
+    config::Secret,
 };
 use futures::future::join_all;
 use std::{
@@ -75,7 +78,7 @@ async fn round(args: &Verify, nodes: &[String], receipts: &[String]) -> Result<(
                     let at = next.replace(next.get() + 1);
                     match one(&client, &receipts[at]).await {
                         Ok(word) => said.borrow_mut()[at].extend(word),
-                        Err(Failure::Usage(text)) => return Err(Failure::Usage(text)),
+                        Err(why @ (Failure::Usage(_) | Failure::Refused(_))) => return Err(why),
                         // It is not asked again in this round: each question would take its time.
                         Err(why) => drop(silent.borrow_mut().insert(node.clone(), why.to_string())),
                     }
@@ -94,7 +97,8 @@ async fn one(client: &Client, receipt: &str) -> Result<Option<Said>, Failure> {
 
 fn client(node: &str, args: &Verify) -> Result<Client, Failure> {
     let client = Client::new(node).map_err(|error| failure(&error))?;
-    Ok(client.with_token(args.token.as_deref()).with_timeout(args.timeout))
+    let token = args.credentials.token()?;
+    Ok(client.with_token(token.as_ref().map(Secret::expose)).with_timeout(args.timeout))
 }
 
 impl Verdicts {

@@ -9,7 +9,14 @@
 //! body be too large or its cluster without a quorum is seen here. The answers of a status are the
 //! codes of [`Code`] with that status, so that a new code is described with nothing to be done.
 
-use super::super::problem::{Code, FieldError, MEDIA_TYPE, Problem};
+use super::super::{
+    auth::{
+        Role,
+        access::{self, Access},
+    },
+    problem::{Code, FieldError, MEDIA_TYPE, Problem},
+};
+use axum::http::Method;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -36,6 +43,7 @@ pub fn complete(mut document: Value) -> Value {
     }
     document["components"]["headers"] = headers();
     document["components"]["responses"] = responses();
+    document["components"]["securitySchemes"] = security_schemes();
     document
 }
 
@@ -47,6 +55,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
         without_null(schema);
     }
     let route = Route::of(path, method, operation);
+    operation["security"] = route.security();
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
     for status in route.problems() {
         responses.entry(status.to_string()).or_insert(Value::Null);
@@ -91,6 +100,7 @@ fn without_null(schema: &mut Value) {
 
 /// What of a route its answers follow from.
 struct Route {
+    access: Access,
     is_write: bool,
     is_deletion: bool,
     is_of_the_shop: bool,
@@ -104,7 +114,9 @@ struct Route {
 impl Route {
     fn of(path: &str, method: &str, operation: &Value) -> Self {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let method_as_sent = method.to_uppercase().parse().unwrap_or(Method::GET);
         Self {
+            access: access::of(&method_as_sent, path),
             is_write: method != "get",
             is_deletion: method == "delete",
             is_of_the_shop: path.starts_with("/v1/"),
@@ -135,7 +147,21 @@ impl Route {
         if self.is_write {
             all.extend([412, 422, 429, 504]);
         }
+        match self.access {
+            Access::Open => {}
+            // Whoever has a token may read.
+            Access::Needs(Role::Read) => _ = all.insert(401),
+            Access::Needs(_) => all.extend([401, 403]),
+        }
         all.into_iter()
+    }
+
+    /// Nothing, or a token whose role is named, or (where the node has no tokens) nothing.
+    fn security(&self) -> Value {
+        match self.access {
+            Access::Open => json!([]),
+            Access::Needs(role) => json!([{"bearer": [role]}, {}]),
+        }
     }
 
     fn complete_success(&self, status: &str, response: &mut Value) {
@@ -169,6 +195,16 @@ fn reference(header: &str) -> Value {
     json!({"$ref": format!("#/components/headers/{header}")})
 }
 
+fn security_schemes() -> Value {
+    json!({"bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Asked for by nodes with `http.tokens` in their configuration, by all routes but the probes. \
+            A token has one of the roles `read`, `write` (which includes `read`) and `admin` (which includes both); \
+            the role that a route needs is named with it.",
+    }})
+}
+
 /// Every header that an answer may have beside those of HTTP itself.
 fn headers() -> Value {
     let header = |required: bool, description: &str, schema: Value| json!({"required": required, "description": description, "schema": schema});
@@ -179,6 +215,7 @@ fn headers() -> Value {
         "etag": header(true, "The version", text("^\"[0-9]+\"$")),
         "location": header(true, "Where it is", text("^[!-~]+$")),
         "retry-after": header(true, "Seconds after which to try again", text("^[0-9]+$")),
+        "www-authenticate": header(true, "That a token is needed, and whether the one sent was none", text("^Bearer ")),
         "idempotent-replayed": header(false, "This is the first answer again", json!({"type": "string", "enum": ["true"]})),
         "preference-applied": header(false, "The wait that was applied", text("^wait=[0-9]+$")),
         "x-receipt": header(false, "Shard, term, index and hash of the log entry that made the write durable; a replay carries the first one. Absent where nothing was changed", text(RECEIPT)),
@@ -200,6 +237,9 @@ fn response(status: u16) -> Value {
     let mut headers = json!({"x-request-id": reference("x-request-id"), "x-trace-id": reference("x-trace-id")});
     if PASSING.contains(&status) {
         headers["retry-after"] = reference("retry-after");
+    }
+    if status == Code::Unauthorized.status().as_u16() {
+        headers["www-authenticate"] = reference("www-authenticate");
     }
     let example = codes.first().map(|code| example(*code).render("4bf92f3577b34da6a3ce929d0e0e4736"));
     json!({
@@ -268,11 +308,23 @@ mod tests {
         let probe = completed("get", "/livez", json!({"responses": {"200": {}}}));
         assert_eq!(statuses(&probe), ["200", "400", "500", "503"]);
         let read = completed("get", "/v1/orders/{id}", json!({"responses": {"200": {}, "304": {}}}));
-        assert_eq!(statuses(&read), ["200", "304", "400", "404", "429", "500", "503"]);
+        assert_eq!(statuses(&read), ["200", "304", "400", "401", "404", "429", "500", "503"]);
         let write = completed("post", "/v1/orders", json!({"requestBody": {}, "responses": {"201": {}, "409": {}}}));
-        let all = ["201", "400", "408", "409", "412", "413", "415", "422", "429", "500", "503", "504"];
+        let all = ["201", "400", "401", "403", "408", "409", "412", "413", "415", "422", "429", "500", "503", "504"];
         assert_eq!(statuses(&write), all);
         assert_eq!(write["responses"]["409"]["$ref"], "#/components/responses/Problem409");
+    }
+
+    #[test]
+    fn the_role_that_a_route_needs_is_named_and_a_probe_needs_none() {
+        let security = |method: &str, path: &str| completed(method, path, json!({"responses": {}}))["security"].clone();
+        assert_eq!(security("get", "/readyz"), json!([]));
+        assert_eq!(security("get", "/v1/orders/{id}"), json!([{"bearer": ["read"]}, {}]));
+        assert_eq!(security("put", "/v1/inventory/{sku}"), json!([{"bearer": ["write"]}, {}]));
+        assert_eq!(security("post", "/admin/v1/dead-letters/{id}/retry"), json!([{"bearer": ["admin"]}, {}]));
+        let document = complete(json!({"paths": {}, "components": {}}));
+        assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+        assert!(document["components"]["responses"]["Problem401"]["headers"].get("www-authenticate").is_some());
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub use tests::{describes, example};
 pub use webhooks::*;
 
 use super::{
-    Api, admin, evidence as evidence_routes, extract::Params, fallback, faults, ops, problem::Problem, shop, tasks,
+    Api, admin, console, evidence as evidence_routes, extract::Params, fallback, faults, ops, problem::Problem, shop,
+    tasks,
 };
 use axum::{
     Router,
@@ -61,6 +62,7 @@ use utoipa::OpenApi;
         shop::webhooks::create, shop::webhooks::list, shop::webhooks::read, shop::webhooks::update,
         shop::webhooks::delete, shop::webhooks::rotate_secret,
         ops::livez, ops::healthz, ops::readyz, ops::startupz, ops::metrics_text,
+        console::console,
         admin::status, admin::members, admin::leave, admin::shards, admin::entity, admin::config,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
         evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,
