@@ -2,6 +2,7 @@
 
 mod backorders;
 mod bad_input;
+mod events;
 mod every_post;
 mod evidence;
 mod faults;

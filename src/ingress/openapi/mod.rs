@@ -5,6 +5,7 @@
 //! the two together. What routes have in common is added by `complete`.
 
 mod complete;
+mod events;
 mod evidence;
 mod exact;
 mod operations;
@@ -12,6 +13,7 @@ mod schemas;
 mod webhooks;
 
 pub use evidence::*;
+pub use events::*;
 pub use operations::*;
 pub use schemas::*;
 #[cfg(test)]
@@ -19,7 +21,8 @@ pub use tests::{describes, example};
 pub use webhooks::*;
 
 use super::{
-    Api, admin, evidence as evidence_routes, extract::Params, fallback, faults, ops, problem::Problem, shop, tasks,
+    Api, admin, events as events_route, evidence as evidence_routes, extract::Params, fallback, faults, ops,
+    problem::Problem, shop, tasks,
 };
 use axum::{
     Router,
@@ -65,9 +68,10 @@ use utoipa::OpenApi;
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
         evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,
         faults::list, faults::inject, faults::end,
+        events_route::events,
         fallback::explain, openapi_json, docs, docs_page, docs_file,
     ),
-    components(schemas(ProblemResponse, FieldError)),
+    components(schemas(ProblemResponse, FieldError, ClusterSnapshot, StreamReset)),
 )]
 struct Description;
 
