@@ -119,6 +119,7 @@ const TABLE: &[Line] = &[
     ("DELETE /admin/v1/faults/{id}", Of::Fault, "", 403),
     ("GET /admin/v1/config", Of::Nothing, "", 200),
     ("GET /admin/v1/events", Of::Nothing, "", 200),
+    ("GET /admin/v1/sagas", Of::Nothing, "", 200),
     ("GET /admin/v1/tasks", Of::Nothing, "", 200),
     ("GET /admin/v1/dead-letters", Of::Nothing, "", 200),
     ("GET /admin/v1/dead-letters/{id}", Of::Letter, "", 200),

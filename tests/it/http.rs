@@ -17,6 +17,7 @@ mod payments;
 mod receiver;
 mod reservations;
 mod routes_table;
+mod sagas;
 mod session;
 mod streams;
 mod tasks;

@@ -9,12 +9,14 @@ mod events;
 mod evidence;
 mod exact;
 mod operations;
+mod sagas;
 mod schemas;
 mod webhooks;
 
-pub use evidence::*;
 pub use events::*;
+pub use evidence::*;
 pub use operations::*;
+pub use sagas::*;
 pub use schemas::*;
 #[cfg(test)]
 pub use tests::{describes, example};
@@ -63,12 +65,13 @@ use utoipa::OpenApi;
         shop::reservations::release, shop::reservations::extend,
         shop::webhooks::create, shop::webhooks::list, shop::webhooks::read, shop::webhooks::update,
         shop::webhooks::delete, shop::webhooks::rotate_secret,
+        shop::sagas::sagas,
         ops::livez, ops::healthz, ops::readyz, ops::startupz, ops::metrics_text,
         admin::status, admin::members, admin::shards, admin::entity, admin::config,
+        events_route::events,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
         evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,
         faults::list, faults::inject, faults::end,
-        events_route::events,
         fallback::explain, openapi_json, docs, docs_page, docs_file,
     ),
     components(schemas(ProblemResponse, FieldError, ClusterSnapshot, StreamReset)),
