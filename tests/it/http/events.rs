@@ -189,6 +189,7 @@ async fn a_reader_that_falls_behind_is_told_so_and_cut_and_holds_up_nobody() {
     let mut rest = String::new();
     while let Some(part) = timeout(PATIENCE, body.next()).await.expect("the end in time") {
         rest.push_str(std::str::from_utf8(&part.expect("no error")).expect("UTF-8"));
+        assert!(rest.len() < 1 << 20, "it is cut");
     }
     assert!(rest.contains("event: reset") && rest.contains("too_slow"), "{rest}");
     assert_eq!(rest.matches("event: ").count(), 1, "told, and cut: {rest}");
