@@ -41,8 +41,7 @@ struct State {
     /// Oldest first, numbered without gaps up to `last`.
     events: VecDeque<Arc<ClusterEvent>>,
     last: u64,
-    /// `None` until the first look.
-    members: Option<BTreeMap<NodeId, MemberSeen>>,
+    members: BTreeMap<NodeId, MemberSeen>,
     shards: BTreeMap<ShardId, ShardSeen>,
     faults: BTreeMap<Key, Fault>,
 }
@@ -89,7 +88,7 @@ impl Feed {
         Snapshot {
             id: EventId { boot: self.boot, number: state.last },
             at_ms: now_ms(),
-            members: state.members.iter().flat_map(BTreeMap::values).cloned().collect(),
+            members: state.members.values().cloned().collect(),
             shards: state.shards.values().cloned().collect(),
             faults: state.faults.values().cloned().collect(),
         }
@@ -124,11 +123,7 @@ impl Feed {
     pub(super) fn note_members(&self, now: Vec<MemberSeen>) {
         let mut state = self.state.lock();
         let now: BTreeMap<NodeId, MemberSeen> = now.into_iter().map(|member| (member.status.node, member)).collect();
-        // What was there before anybody looked is no news.
-        let Some(before) = state.members.take() else {
-            state.members = Some(now);
-            return;
-        };
+        let before = std::mem::take(&mut state.members);
         let mut after = BTreeMap::new();
         for (node, mut member) in now {
             let known = before.get(&node);
@@ -141,7 +136,7 @@ impl Feed {
         for (_, member) in before.into_iter().filter(|(node, _)| !after.contains_key(node)) {
             self.push(&mut state, News::Membership { change: MemberChange::Removed, member });
         }
-        state.members = Some(after);
+        state.members = after;
     }
 
     /// Who leads a shard of which this node holds a replica.
