@@ -44,6 +44,8 @@ pub(super) enum Command {
     Entity(Entity),
     /// List the tasks that have not ended: scheduled, queued, running, retrying
     Tasks(List),
+    /// List what is under way: orders, payments and reservations, and what each waits for
+    Sagas(Sagas),
     /// What was given up: list, show, retry, discard
     DeadLetters(DeadLetters),
     /// Check a configuration file, or show the configuration in effect
@@ -248,6 +250,15 @@ pub(super) struct List {
     pub starting_after: Option<String>,
     #[command(flatten)]
     pub operator: Operator,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Sagas {
+    /// Only what is this now, as in `needs_attention`
+    #[arg(long)]
+    pub status: Option<String>,
+    #[command(flatten)]
+    pub list: List,
 }
 
 #[derive(Debug, clap::Args)]

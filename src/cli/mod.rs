@@ -4,7 +4,7 @@
 //! ```text
 //! main ─▶ args (clap) ─┬─ node ──▶ config ─▶ cluster + ingress, until a signal
 //!                      ├─ dev ───▶ N × `quorate node`, watched
-//!                      ├─ status, members, leave, remove, shards, entity, tasks, dead-letters ──▶ http ─▶ a running node
+//!                      ├─ status, members, leave, remove, shards, entity, tasks, sagas, dead-letters ──▶ http ─▶ a running node
 //!                      ├─ config check | show
 //!                      ├─ verify ─▶ receipts held against every replica
 //!                      ├─ bench ─▶ closed-loop load on running nodes
@@ -70,6 +70,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Shards(args) => single_threaded()?.block_on(operator::shards(&args)),
         Command::Entity(args) => single_threaded()?.block_on(operator::entity(&args)),
         Command::Tasks(args) => single_threaded()?.block_on(tasks::tasks(&args)),
+        Command::Sagas(args) => single_threaded()?.block_on(tasks::sagas(&args)),
         Command::DeadLetters(args) => single_threaded()?.block_on(tasks::dead_letters(&args.command)),
         Command::Config(args) => config::run(&args),
         Command::Verify(args) => single_threaded()?.block_on(verify::run(&args)),

@@ -1,8 +1,8 @@
-//! Commands about tasks and dead letters.
+//! Commands about what is under way, tasks and dead letters.
 
 use super::{
     Failure,
-    args::{DeadLettersCommand, Letters, List},
+    args::{DeadLettersCommand, Letters, List, Sagas},
     http,
     operator::{ask, client, get, list, post, text},
     output,
@@ -16,22 +16,29 @@ const ERROR_SHOWN_MAX: usize = 60;
 
 /// `quorate tasks`
 pub(super) async fn tasks(args: &List) -> Result<(), Failure> {
-    show_page(args, "/admin/v1/tasks", render_tasks).await
+    show_page(args, "/admin/v1/tasks", "", render_tasks).await
+}
+
+/// `quorate sagas`
+pub(super) async fn sagas(args: &Sagas) -> Result<(), Failure> {
+    let status = args.status.as_ref().map(|status| format!("&status={}", http::segment(status)));
+    show_page(&args.list, "/admin/v1/sagas", &status.unwrap_or_default(), render_sagas).await
 }
 
 /// `quorate dead-letters …`
 pub(super) async fn dead_letters(command: &DeadLettersCommand) -> Result<(), Failure> {
     match command {
-        DeadLettersCommand::List(args) => show_page(args, LETTERS, render_letters).await,
+        DeadLettersCommand::List(args) => show_page(args, LETTERS, "", render_letters).await,
         DeadLettersCommand::Show(args) => show(args).await,
         DeadLettersCommand::Retry(args) => resolve(args, "retry").await,
         DeadLettersCommand::Discard(args) => resolve(args, "discard").await,
     }
 }
 
-async fn show_page(args: &List, path: &str, render: fn(&Value) -> String) -> Result<(), Failure> {
+/// `only` is what narrows the list, beginning with `&`.
+async fn show_page(args: &List, path: &str, only: &str, render: fn(&Value) -> String) -> Result<(), Failure> {
     let after = args.starting_after.as_ref().map(|id| format!("&starting_after={}", http::segment(id)));
-    let path = format!("{path}?limit={}{}", args.limit, after.unwrap_or_default());
+    let path = format!("{path}?limit={}{only}{}", args.limit, after.unwrap_or_default());
     let answer = ask(&args.operator.target, &path).await?;
     match args.operator.json {
         true => output::answer(&answer.to_string()),
@@ -79,6 +86,23 @@ fn render_tasks(tasks: &Value) -> String {
         ]);
     }
     with_more(table, tasks)
+}
+
+fn render_sagas(sagas: &Value) -> String {
+    let mut table = Table::new(&["ID", "TYPE", "STATUS", "WAITS FOR", "SINCE", "ATTEMPTS", "REASON"]);
+    for saga in list(sagas) {
+        let waits_for: Vec<String> = list(&saga["waits_for"]).iter().map(text).collect();
+        table.row(vec![
+            text(&saga["id"]),
+            text(&saga["type"]),
+            text(&saga["status"]),
+            waits_for.join(", "),
+            text(&saga["since"]),
+            text(&saga["attempts"]),
+            shortened(&saga["reason"]),
+        ]);
+    }
+    with_more(table, sagas)
 }
 
 fn render_letters(letters: &Value) -> String {
@@ -162,6 +186,32 @@ mod tests {
         let shown = render_letters(&json!({"data": [tell], "has_more": true}));
         assert_eq!(columns(&shown, 1)[..4], ["dl_3_17", "tell", "guest/ada", "hall/x"]);
         assert!(shown.ends_with("there are more: --starting-after dl_3_17\n"), "{shown}");
+    }
+
+    #[test]
+    fn sagas_are_a_table() {
+        let order = json!({
+            "id": "ord_a", "type": "order", "status": "compensating", "needs_attention": false,
+            "waits_for": ["stock_return", "reversal"], "since": "2026-11-25T12:00:00.000Z", "attempts": null,
+            "reason": "changed my mind", "version": 7, "created_at": "2026-11-25T11:00:00.000Z",
+        });
+        let payment = json!({
+            "id": "pay_a", "type": "payment", "status": "unknown", "waits_for": ["capture"], "attempts": 3,
+            "since": "2026-11-25T12:00:00.000Z",
+        });
+        let shown = render_sagas(&json!({"data": [order, payment], "has_more": true}));
+        let expected = [
+            "ord_a",
+            "order",
+            "compensating",
+            "stock_return, reversal",
+            "2026-11-25T12:00:00.000Z",
+            "-",
+            "changed my mind",
+        ];
+        assert_eq!(columns(&shown, 1), expected);
+        assert_eq!(columns(&shown, 2)[2..], ["unknown", "capture", "2026-11-25T12:00:00.000Z", "3", "-"]);
+        assert!(shown.ends_with("there are more: --starting-after pay_a\n"), "{shown}");
     }
 
     #[test]

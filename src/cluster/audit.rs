@@ -97,6 +97,9 @@ pub(super) async fn run(node: Arc<Node>) {
             }
             compare(&node, host).await;
         }
+        if node.violations() > 0 || node.feed().has_violations() {
+            node.feed().note_violations(node.findings());
+        }
     }
 }
 

@@ -215,14 +215,16 @@ impl Builder {
                 let storage = open_sled(&config, disk)?;
                 let network = transport::memory::Network::new();
                 let links = in_memory_links(&network, &config, impairments);
-                let engines = Engines { storage, links, gossip: None, clock, faults };
+                let boot_id = rand::random();
+                let engines = Engines { storage, links, gossip: None, clock, faults, boot_id };
                 ready(Cluster::of(vec![start(*config, engines).await?])).await
             }
             Kind::Surrounded(mut config, Surroundings { storage, network, gossip }) => {
                 change(&mut config);
                 let links = in_memory_links(&network, &config, Impairments::none());
-                let gossip = gossip.map(|network| in_memory_gossip(network, &config)).transpose()?;
-                let engines = Engines { storage, links, gossip, clock: clock.clone(), faults: None };
+                let boot_id = rand::random();
+                let gossip = gossip.map(|network| in_memory_gossip(network, &config, boot_id)).transpose()?;
+                let engines = Engines { storage, links, gossip, clock: clock.clone(), faults: None, boot_id };
                 Ok(Cluster::of(vec![start(*config, engines).await?]))
             }
             Kind::InMemory { nodes: count, network } => {
@@ -232,7 +234,8 @@ impl Builder {
                     let Fallible { disk, network: impairments, clock, switch: faults } = faults();
                     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::with_faults(&config.storage, disk));
                     let links = in_memory_links(&network, &config, impairments);
-                    let engines = Engines { storage, links, gossip: None, clock, faults };
+                    let boot_id = rand::random();
+                    let engines = Engines { storage, links, gossip: None, clock, faults, boot_id };
                     nodes.push(start(config, engines).await?);
                 }
                 ready(Cluster::of(nodes)).await
@@ -306,14 +309,15 @@ fn networked(config: &Config, fallible: Fallible) -> Result<Engines, StartError>
         let started = membership::start_impaired(&options, me, cluster, &secret, udp, seeds, network);
         started.map_err(|e| e.to_string())
     });
-    Ok(Engines { storage, links, gossip: Some(gossip), clock, faults })
+    Ok(Engines { storage, links, gossip: Some(gossip), clock, faults, boot_id })
 }
 
 fn in_memory_gossip(
     network: membership::memory::Network,
     config: &Config,
+    boot_id: u64,
 ) -> Result<super::node::OpenGossip, StartError> {
-    let (secret, boot_id) = (secret(config)?, rand::random());
+    let secret = secret(config)?;
     let (options, node) = (config.membership.clone(), config.node.clone());
     Ok(Box::new(move |id: NodeId, cluster| {
         let (me, seeds) = (local_record(&node, id, boot_id), node.seeds.clone());

@@ -4,7 +4,7 @@
 //! `quorate node --allow-faults`) has one; every other refuses. Each fault ends by itself after a
 //! bounded time, and with the process; its beginning and its end are in the log.
 
-use super::{Idempotency, node::Node};
+use super::{Idempotency, events, node::Node};
 use crate::{
     impairment::{Condition, Direction, Impairment, Impairments},
     shard::ClockHand,
@@ -207,6 +207,7 @@ impl FaultSwitch {
                 state.answers.push_front((asked, status.clone()));
             }
             self.0.take_effect(&state);
+            self.0.tell(|feed| feed.fault_began(events::Fault::Injected(status.clone())));
             status
         };
         if status.kind == FaultKind::FailedFsync {
@@ -234,6 +235,7 @@ impl FaultSwitch {
         if !state.in_force.iter().any(|fault| fault.kind == FaultKind::FailedFsync) {
             self.0.disk.forgive();
         }
+        self.0.tell(|feed| feed.fault_ended(&ended));
         tracing::warn!(fault = ?ended.kind, id, "a fault on purpose ends");
         Ok(ended)
     }
@@ -245,6 +247,13 @@ impl FaultSwitch {
 }
 
 impl Inner {
+    /// Under the lock, so that no fault ends before it began.
+    fn tell(&self, news: impl FnOnce(&events::Feed)) {
+        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
+            news(node.feed());
+        }
+    }
+
     fn check_peers(&self, kind: &FaultKind) -> Result<(), FaultError> {
         let me = self.node.get().and_then(Weak::upgrade);
         let is_other = |member: &str| me.as_ref().is_some_and(|me| me.config().node.name != member);

@@ -6,6 +6,7 @@
 mod audit;
 mod builder;
 mod entity_ref;
+mod events;
 mod extension;
 mod faults;
 mod gateway;
@@ -30,6 +31,10 @@ pub use crate::shard::{
 pub use audit::{Finding, ShardHash, Violation};
 pub use builder::{Builder, StartError, Surroundings};
 pub use entity_ref::EntityRef;
+pub use events::{
+    ClusterEvent, EVENTS_KEPT, EventId, Fault, FaultChange, Feed, InvalidEventId, LeaderChange, MemberChange,
+    MemberSeen, News, STANDING_MAX, ShardSeen, Snapshot as ClusterSnapshot,
+};
 pub use extension::{Extension, NodeHandle};
 pub use faults::{
     FAULT_DURATION_MAX, FAULTS_MAX, FaultDirection, FaultError, FaultKind, FaultPath, FaultStatus, FaultSwitch,

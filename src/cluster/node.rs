@@ -8,6 +8,7 @@
 use super::{
     audit::{self, Differences},
     builder::StartError,
+    events::{self, Fault, Feed},
     faults::FaultSwitch,
     gateway::{Gateway, decode_view},
     leadership, replicas,
@@ -63,6 +64,8 @@ pub(super) struct Engines {
     pub gossip: Option<OpenGossip>,
     pub clock: Clock,
     pub faults: Option<FaultSwitch>,
+    /// Random number of this process.
+    pub boot_id: u64,
 }
 
 /// A node that belongs to a cluster.
@@ -92,6 +95,7 @@ pub struct Node {
     pub(super) groups: RwLock<HashMap<GroupId, Arc<Group>>>,
     gossip: Mutex<Option<Arc<Membership>>>,
     differences: Differences,
+    feed: Feed,
     faults: Option<FaultSwitch>,
     stop: CancellationToken,
     /// What runs until then.
@@ -100,7 +104,7 @@ pub struct Node {
 
 impl Node {
     pub async fn start(config: Config, registry: Arc<Registry>, engines: Engines) -> Result<Arc<Self>, StartError> {
-        let Engines { storage, links, gossip, clock, faults } = engines;
+        let Engines { storage, links, gossip, clock, faults, boot_id } = engines;
         let failed = |e: String| StartError::Failed(e);
         let instance = load_instance(&storage).await.map_err(|e| failed(e.to_string()))?;
         let identity = Identity::load(&*storage).map_err(|e| failed(e.to_string()))?;
@@ -126,6 +130,7 @@ impl Node {
             groups: RwLock::default(),
             gossip: Mutex::default(),
             differences: Differences::default(),
+            feed: Feed::new(boot_id),
             faults,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -174,7 +179,9 @@ impl Node {
 
     fn fail(&self, why: String) {
         tracing::error!(node = self.config.node.name, why, "this node cannot go on");
-        self.failure.send_if_modified(|first| first.is_none() && first.replace(why).is_none());
+        if self.failure.send_if_modified(|first| first.is_none() && first.replace(why.clone()).is_none()) {
+            self.feed.fault_began(Fault::NodeFailed(why));
+        }
     }
 
     pub async fn failed(&self) -> String {
@@ -235,6 +242,8 @@ impl Node {
         if let Some(open) = gossip {
             *self.gossip.lock() = Some(Arc::new(open(me, cluster)?));
         }
+        let gossip = self.gossip.lock().as_ref().map(|gossip| gossip.view());
+        self.spawn(events::follow_members(self.clone(), self.transport.links(), gossip));
         let links = self.transport.links();
         self.spawn(leadership::react_to_broken_links(self.clone(), links));
         self.spawn(leadership::balance(self.clone()));
@@ -314,6 +323,7 @@ impl Node {
             member.router.set_routes(Routes::from(&view));
         }
         *self.view.write() = Some(view);
+        self.feed.roster_changed();
     }
 
     /// Writes into the catalog what the founders agreed on. Whoever owns it does.
@@ -482,6 +492,10 @@ impl Node {
 
     pub(super) fn membership_of_cluster(&self) -> Option<InCluster> {
         self.member.get().cloned()
+    }
+
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     pub(super) fn differences(&self) -> &Differences {

@@ -7,7 +7,10 @@
 //!   catalog: moving nobody ─▶ c closes its replica
 //! ```
 
-use super::node::{InCluster, Node};
+use super::{
+    events,
+    node::{InCluster, Node},
+};
 use crate::{
     catalog::{Command, NodeId, Placement, View},
     replication::{Group, Machine, tidy_closed},
@@ -63,6 +66,9 @@ impl Node {
         member.router.add_host(ShardHost::start(parts, member.router.clone()));
         if let Some(founding) = founding.filter(|founding| founding.is_on(member.node)) {
             self.spawn(initialize(group.clone(), founding.clone(), self.transport.links()));
+        }
+        if id != GroupId::CATALOG {
+            self.spawn(events::follow_leader(self.clone(), group.clone()));
         }
         self.spawn(self.clone().follow_group(group));
         Ok(())

@@ -50,7 +50,7 @@ async fn start(network: &Network, storages: &[Arc<MemoryStorage>], clock: &Clock
     let mut nodes = Vec::new();
     for (config, storage) in in_memory_configs(storages.len()).into_iter().zip(storages) {
         let (links, clock) = (in_memory_links(network, &config, crate::impairment::Impairments::none()), clock.clone());
-        let engines = Engines { storage: storage.clone(), links, gossip: None, clock, faults: None };
+        let engines = Engines { storage: storage.clone(), links, gossip: None, clock, faults: None, boot_id: 1 };
         nodes.push(Node::start(config, registry.clone(), engines).await.expect("a node starts"));
     }
     let cluster = Cluster::of(nodes);

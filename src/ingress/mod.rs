@@ -12,8 +12,9 @@
 //! - [`problem`] knows every error code, and alone chooses the status of a runtime error.
 //! - [`identity`] derives ids and fingerprints, so that replays are decided by the entity itself.
 //! - [`shop`] maps the commerce entities to routes; [`ops`] and [`admin`] the node, [`tasks`] what
-//!   waits and what was given up; [`evidence`] what proves that nothing is lost, [`faults`] what is
-//!   broken on purpose. [`console`] is the page that shows all that.
+//!   waits and what was given up; [`events`] what happens; [`evidence`] what proves that nothing is lost,
+//!   [`faults`] what is broken on purpose. [`sse`] is what streams of events have in common. [`console`] is the
+//!   page that shows all that.
 //!
 //! This module never keeps state of its own beside counters: any node answers any request.
 
@@ -22,6 +23,7 @@ pub mod auth;
 pub mod conditions;
 pub mod console;
 pub mod envelope;
+pub mod events;
 pub mod evidence;
 pub mod extract;
 pub mod fallback;
@@ -34,6 +36,7 @@ pub mod problem;
 pub mod reply;
 mod serve;
 pub mod shop;
+pub mod sse;
 pub mod tasks;
 
 pub use serve::{Draining, serve};
@@ -151,6 +154,7 @@ fn all_routes() -> Router<Api> {
         .merge(console::routes())
         .merge(admin::routes())
         .merge(tasks::routes())
+        .merge(events::routes())
         .merge(evidence::routes())
         .merge(faults::routes())
         .merge(openapi::routes())

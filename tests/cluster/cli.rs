@@ -119,6 +119,7 @@ async fn a_cluster_that_is_not_there_is_exit_code_3() {
         &["shards"],
         &["entity", "order", "ord_1"],
         &["tasks"],
+        &["sagas", "--status", "needs_attention"],
         &["dead-letters", "list"],
         &["dead-letters", "retry", "dl_0_1"],
         &["bench"],

@@ -9,6 +9,7 @@ mod chaos_network;
 mod cli;
 mod cut_off;
 mod duplicates;
+mod events;
 mod frozen;
 mod garbage;
 mod harness;

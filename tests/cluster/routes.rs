@@ -121,6 +121,8 @@ const TABLE: &[Line] = &[
     ("POST /admin/v1/faults", Of::Nothing, r#"{"fault": "full-disk", "duration_ms": 10000}"#, 403),
     ("DELETE /admin/v1/faults/{id}", Of::Fault, "", 403),
     ("GET /admin/v1/config", Of::Nothing, "", 200),
+    ("GET /admin/v1/events", Of::Nothing, "", 200),
+    ("GET /admin/v1/sagas", Of::Nothing, "", 200),
     ("GET /admin/v1/tasks", Of::Nothing, "", 200),
     ("GET /admin/v1/dead-letters", Of::Nothing, "", 200),
     ("GET /admin/v1/dead-letters/{id}", Of::Letter, "", 200),
@@ -129,7 +131,8 @@ const TABLE: &[Line] = &[
 ];
 
 /// Routes that answer as a stream, too, and what names it.
-const STREAMS: &[Line] = &[("GET /v1/orders/{id}/events", Of::Confirmed, "", 200)];
+const STREAMS: &[Line] =
+    &[("GET /v1/orders/{id}/events", Of::Confirmed, "", 200), ("GET /admin/v1/events", Of::Nothing, "", 200)];
 
 #[test]
 fn the_table_has_every_route_of_the_description() {
@@ -354,7 +357,8 @@ async fn stream_head(node: &Node, path: String) -> Option<Response> {
             got.push_str(&String::from_utf8_lossy(&part[..read]));
             let (head, body) = got.split_once("\r\n\r\n").unwrap_or_default();
             let is_problem = head.contains("application/problem+json") && body.ends_with('}');
-            if body.contains("event: placed\n") || is_problem {
+            let has_begun = ["event: placed\n", "event: snapshot\n"].iter().any(|first| body.contains(first));
+            if has_begun || is_problem {
                 return Some(response(head, body));
             }
         }

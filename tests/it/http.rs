@@ -3,6 +3,7 @@
 mod backorders;
 mod bad_input;
 mod console;
+mod events;
 mod every_post;
 mod evidence;
 mod faults;
@@ -18,6 +19,7 @@ mod payments;
 mod receiver;
 mod reservations;
 mod routes_table;
+mod sagas;
 mod session;
 mod streams;
 mod tasks;

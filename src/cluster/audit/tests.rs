@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    cluster::{Answer, AskOptions, Cluster},
+    cluster::{Answer, AskOptions, Cluster, Fault},
     entity::{Context, Decision, Entity},
 };
 
@@ -55,6 +55,11 @@ async fn a_replica_that_differs_is_found_by_itself_and_by_its_peers_and_counted_
         count(&cluster).await;
     }
     assert_eq!(odd.status().violations, 2);
+    let told = || odd.feed().snapshot().faults.iter().filter(|fault| matches!(fault, Fault::Violation(_))).count();
+    while told() < 2 {
+        assert!(began.elapsed() < PATIENCE, "what is found is told");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     cluster.shutdown().await;
 }
 

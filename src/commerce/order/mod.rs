@@ -55,7 +55,7 @@ pub struct Order;
 impl Entity for Order {
     const TYPE: &'static str = "order";
     const STATE_VERSION: u16 = 3;
-    const LISTS_VERSION: u16 = 1;
+    const LISTS_VERSION: u16 = 2;
 
     type State = State;
     type Command = Command;

@@ -44,7 +44,7 @@ use super::{
     gateway::{self, GatewayRequest, GatewayResponse, Operation},
     order::{self, Order, Reversal},
 };
-use crate::entity::{Context, Decision, Effect, Entity, Retry, TaskOutcome};
+use crate::entity::{Context, Decision, Effect, Entity, Retry, Row, TaskOutcome};
 use state::AUTHORIZATION_EXPIRED;
 use std::collections::BTreeMap;
 
@@ -72,6 +72,7 @@ pub struct Payment;
 impl Entity for Payment {
     const TYPE: &'static str = "payment";
     const STATE_VERSION: u16 = 2;
+    const LISTS_VERSION: u16 = 1;
 
     type State = State;
     type Command = Command;
@@ -106,6 +107,10 @@ impl Entity for Payment {
 
     fn evolve(state: &mut State, event: &Event) {
         state.apply(event);
+    }
+
+    fn rows(state: &State) -> Vec<Row> {
+        state.rows()
     }
 
     fn check(state: &State) -> Result<(), String> {

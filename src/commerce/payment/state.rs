@@ -1,7 +1,12 @@
 //! What a payment remembers.
 
 use super::{Authorize, Event, Fact, NewPayment, Refund, Status};
-use crate::commerce::{Money, gateway::Operation};
+use crate::commerce::{
+    Money,
+    gateway::Operation,
+    saga::{UNDER_WAY, UNDER_WAY_AS},
+};
+use crate::entity::{Row, newest_first};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -151,6 +156,16 @@ impl State {
     /// Whether anything ever happened to it.
     pub fn exists(&self) -> bool {
         self.amount.is_some() || self.order_id.is_some()
+    }
+
+    /// Listed while the gateway owes an answer, newest first. The payment of an order is a step of that.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let under_way = self.in_flight.is_some() || self.refunds.iter().any(Refund::is_pending);
+        if self.order_id.is_some() || !under_way {
+            return Vec::new();
+        }
+        let order = newest_first(self.created_at_ms);
+        vec![Row::new(UNDER_WAY, "", order), Row::new(UNDER_WAY_AS, self.status.name(), order)]
     }
 
     /// Whether the time in which it may be captured is over.

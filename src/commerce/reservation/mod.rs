@@ -27,7 +27,7 @@ use super::{
     draft::Draft,
     stock::{self, Answer, Stock},
 };
-use crate::entity::{Context, Decision, Effect, Entity};
+use crate::entity::{Context, Decision, Effect, Entity, Row};
 
 /// The longest reservation id, in bytes; bounds what a stock remembers per reservation.
 pub const ID_BYTES_MAX: usize = 64;
@@ -38,6 +38,7 @@ pub struct Reservation;
 
 impl Entity for Reservation {
     const TYPE: &'static str = "reservation";
+    const LISTS_VERSION: u16 = 1;
 
     type State = State;
     type Command = Command;
@@ -57,6 +58,10 @@ impl Entity for Reservation {
 
     fn evolve(state: &mut State, event: &Event) {
         state.apply(event);
+    }
+
+    fn rows(state: &State) -> Vec<Row> {
+        state.rows()
     }
 
     fn check(state: &State) -> Result<(), String> {

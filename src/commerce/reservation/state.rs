@@ -3,8 +3,10 @@
 use super::{Event, Fact};
 use crate::commerce::{
     order::{Reason, Refusal},
+    saga::{UNDER_WAY, UNDER_WAY_AS},
     stock::{Leg, Owner, Route, Undo, UndoLeg},
 };
+use crate::entity::{Row, newest_first};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -102,6 +104,15 @@ impl State {
     /// Whether the stocks have done all that its status says.
     pub fn is_settled(&self) -> bool {
         matches!(self.stock, StockTrack::Held | StockTrack::Committed | StockTrack::Clear)
+    }
+
+    /// Listed while the stocks owe an answer, newest first.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        if !self.exists() || self.is_settled() {
+            return Vec::new();
+        }
+        let order = newest_first(self.created_at_ms);
+        vec![Row::new(UNDER_WAY, "", order), Row::new(UNDER_WAY_AS, self.status.name(), order)]
     }
 
     /// Its status at a time: whose time is up is expired, though the timer has not come by yet.

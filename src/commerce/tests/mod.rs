@@ -14,6 +14,7 @@ mod regressions;
 mod requests;
 mod reservations;
 mod saga;
+mod sagas;
 mod stock;
 mod world;
 

@@ -3,7 +3,7 @@
 
 use super::{
     gateway::Mood,
-    new_order,
+    new_order, sagas,
     world::{Mail, World},
 };
 use crate::commerce::{
@@ -62,6 +62,7 @@ fn busy_world(seed: u64, steps: usize) -> World {
             16 => repeat(&mut world, &mut dice),
             _ => deliver(&mut world, &mut dice, bad_day),
         }
+        sagas::under_way(&world);
     }
     world
 }
@@ -205,6 +206,7 @@ proptest! {
         let mut world = busy_world(seed, steps);
         finish(&mut world, seed);
         prop_assert_eq!(world.verdict(), Ok(()), "busy_world({}, {})", seed, steps);
+        prop_assert_eq!(sagas::under_way(&world), [], "busy_world({}, {})", seed, steps);
     }
 }
 

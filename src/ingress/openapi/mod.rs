@@ -5,22 +5,26 @@
 //! the two together. What routes have in common is added by `complete`.
 
 mod complete;
+mod events;
 mod evidence;
 mod exact;
 mod operations;
+mod sagas;
 mod schemas;
 mod webhooks;
 
+pub use events::*;
 pub use evidence::*;
 pub use operations::*;
+pub use sagas::*;
 pub use schemas::*;
 #[cfg(test)]
 pub use tests::{describes, example};
 pub use webhooks::*;
 
 use super::{
-    Api, admin, console, evidence as evidence_routes, extract::Params, fallback, faults, ops, problem::Problem, shop,
-    tasks,
+    Api, admin, console, events as events_route, evidence as evidence_routes, extract::Params, fallback, faults, ops,
+    problem::Problem, shop, tasks,
 };
 use axum::{
     Router,
@@ -61,15 +65,17 @@ use utoipa::OpenApi;
         shop::reservations::release, shop::reservations::extend,
         shop::webhooks::create, shop::webhooks::list, shop::webhooks::read, shop::webhooks::update,
         shop::webhooks::delete, shop::webhooks::rotate_secret,
+        shop::sagas::sagas,
         ops::livez, ops::healthz, ops::readyz, ops::startupz, ops::metrics_text,
         console::console,
         admin::status, admin::members, admin::leave, admin::shards, admin::entity, admin::config,
+        events_route::events,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
         evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,
         faults::list, faults::inject, faults::end,
         fallback::explain, openapi_json, docs, docs_page, docs_file,
     ),
-    components(schemas(ProblemResponse, FieldError)),
+    components(schemas(ProblemResponse, FieldError, ClusterSnapshot, StreamReset)),
 )]
 struct Description;
 

@@ -5,11 +5,11 @@ use crate::{
     cluster::{Consistency, Listing, Page, Place, Unavailable},
     commerce::{
         Order, OrderView, Stock, StockView,
-        order::{CUSTOMER_ID_CHARS_MAX, Status, lists},
+        order::{self, CUSTOMER_ID_CHARS_MAX, Status, lists},
         stock,
         time::parse_rfc3339,
     },
-    entity::{EntityKey, newest_first},
+    entity::{Entity, EntityKey, newest_first},
     ingress::{
         Api,
         extract::{Params, invalid},
@@ -86,19 +86,19 @@ pub async fn inventory(State(api): State<Api>, uri: Uri) -> Result<Json<PageView
 /// A page as it is sent.
 #[derive(Serialize)]
 pub struct PageView<V> {
-    data: Vec<V>,
-    has_more: bool,
+    pub(super) data: Vec<V>,
+    pub(super) has_more: bool,
 }
 
 /// What every list is asked with.
-struct Asked {
-    limit: usize,
-    starting_after: Option<String>,
-    consistency: Consistency,
+pub(super) struct Asked {
+    pub limit: usize,
+    pub starting_after: Option<String>,
+    pub consistency: Consistency,
 }
 
 impl Asked {
-    fn of(params: &mut Params) -> Result<Self, Problem> {
+    pub fn of(params: &mut Params) -> Result<Self, Problem> {
         let limit = params.number("limit", 1..=100)?.unwrap_or(LIMIT_DEFAULT);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         Ok(Self { limit, starting_after: params.take("starting_after")?, consistency: reply::consistency(params)? })
@@ -147,17 +147,28 @@ async fn place_of(api: &Api, id: &str, consistency: Consistency) -> Result<Place
     if !id.starts_with("ord_") || EntityKey::new("", id).is_err() {
         return Err(no_place(id, "order"));
     }
-    let order = api.cluster.entity::<Order>(id);
-    let mut found = order.state(consistency).await?;
-    if found.version == 0 && consistency == Consistency::Local {
-        // Perhaps this replica is behind the one that showed it.
-        found = order.state(Consistency::Linearizable).await?;
-    }
-    let details = found.state.details.ok_or_else(|| no_place(id, "order"))?;
-    Ok(Place { order: newest_first(details.created_at_ms), id: id.to_owned() })
+    let created = |state: &order::State| state.details.as_ref().map(|details| details.created_at_ms);
+    place_by::<Order>(api, id, consistency, created).await?.ok_or_else(|| no_place(id, "order"))
 }
 
-fn no_place(id: &str, named: &str) -> Problem {
+/// Where an entity stands in lists that are sorted by its creation; `None` if there is no such entity.
+pub(super) async fn place_by<E: Entity>(
+    api: &Api,
+    id: &str,
+    consistency: Consistency,
+    created_at_ms: impl Fn(&E::State) -> Option<u64>,
+) -> Result<Option<Place>, Problem> {
+    let entity = api.cluster.entity::<E>(id);
+    let mut found = entity.state(consistency).await?;
+    if found.version == 0 && consistency == Consistency::Local {
+        // Perhaps this replica is behind the one that showed it.
+        found = entity.state(Consistency::Linearizable).await?;
+    }
+    let created = created_at_ms(&found.state);
+    Ok(created.map(|at_ms| Place { order: newest_first(at_ms), id: id.to_owned() }))
+}
+
+pub(super) fn no_place(id: &str, named: &str) -> Problem {
     let shown: String = id.chars().take(64).collect();
     invalid("starting_after", format!("`{shown}` is no {named} of this list; send the last one seen"))
 }
@@ -177,7 +188,7 @@ async fn page<E: shown::Shown>(api: &Api, asked: &Asked, listing: Listing) -> Re
 }
 
 /// A list needs every shard; who may do with an older one is told how to get it.
-fn unavailable(error: Unavailable, consistency: Consistency) -> Problem {
+pub(super) fn unavailable(error: Unavailable, consistency: Consistency) -> Problem {
     let mut problem = Problem::from(error);
     if problem.code == Code::NoQuorum && consistency == Consistency::Linearizable {
         problem

@@ -10,6 +10,7 @@ pub mod orders;
 pub mod parcels;
 pub mod payments;
 pub mod reservations;
+pub mod sagas;
 mod shown;
 mod stream;
 pub mod webhooks;
@@ -77,6 +78,7 @@ pub fn routes() -> Router<Api> {
         .route("/v1/reservations/{id}/commit", post(reservations::commit))
         .route("/v1/reservations/{id}/release", post(reservations::release))
         .route("/v1/reservations/{id}/extend", post(reservations::extend))
+        .route("/admin/v1/sagas", get(sagas::sagas))
         .merge(webhooks::routes())
 }
 

@@ -17,7 +17,7 @@ use crate::{
         identity,
         openapi::{self, ConsistencyParam, PageParams, PlaceHeaders, ProblemResponse, StreamHeaders, WriteHeaders},
         problem::{Code, Problem},
-        reply,
+        reply, sse,
     },
 };
 use axum::{
@@ -133,7 +133,7 @@ pub async fn events(
     draining: Option<Extension<Draining>>,
 ) -> Result<Response, Problem> {
     let vary = [(header::VARY, HeaderValue::from_static("accept"))];
-    if stream::is_wanted(&request) {
+    if sse::is_wanted(&request) {
         let opened = stream::open(&api, id, &uri, &request, draining.map(|Extension(draining)| draining)).await?;
         return Ok((vary, opened).into_response());
     }

@@ -15,14 +15,14 @@ use tokio::{
 };
 
 /// One node's HTTP side on a port of its own.
-struct Served {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    server: JoinHandle<io::Result<()>>,
+pub(super) struct Served {
+    pub address: SocketAddr,
+    pub stop: oneshot::Sender<()>,
+    pub server: JoinHandle<io::Result<()>>,
 }
 
 impl Served {
-    async fn start(shop: &Shop, node: usize, options: ingress::Options) -> Self {
+    pub async fn start(shop: &Shop, node: usize, options: ingress::Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let address = listener.local_addr().expect("an address");
         let router = ingress::router(shop.cluster.on_node(node), &options);
@@ -33,7 +33,11 @@ impl Served {
     }
 
     async fn events(&self, id: &str, headers: &[(&str, &str)]) -> Events {
-        let response = get(self.address, &format!("/v1/orders/{id}/events"), headers).await;
+        self.stream(&format!("/v1/orders/{id}/events"), headers).await
+    }
+
+    pub async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Events {
+        let response = get(self.address, path, headers).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["vary"], "accept");
@@ -41,7 +45,7 @@ impl Served {
     }
 }
 
-async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
+pub(super) async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response<Incoming> {
     let stream = TcpStream::connect(address).await.expect("a connection");
     let (mut client, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
     tokio::spawn(connection);
@@ -54,14 +58,14 @@ async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Respo
 }
 
 /// A stream as its client reads it.
-struct Events {
+pub(super) struct Events {
     body: Incoming,
     text: String,
 }
 
 impl Events {
     /// The next block (lines up to an empty one); `None` at a clean end.
-    async fn block(&mut self, why: &str) -> Option<String> {
+    pub async fn block(&mut self, why: &str) -> Option<String> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let block = block.to_owned();
@@ -83,7 +87,7 @@ impl Events {
     }
 
     /// The next event's id, name and data.
-    async fn event(&mut self, why: &str) -> (String, String, Value) {
+    pub async fn event(&mut self, why: &str) -> (String, String, Value) {
         loop {
             let block = self.block(why).await.unwrap_or_else(|| panic!("{why}: the stream ended"));
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
