@@ -28,6 +28,7 @@ pub enum Kind {
     ClockJump,
     RollingRestart,
     RestartLoop,
+    Leave,
 }
 
 /// Name, the parameters that mean something to it, and what it does.
@@ -65,6 +66,7 @@ const KINDS: &[Entry] = &[
     (Kind::ClockJump, "clock-jump", &["node", "offset"], "a node's clock is wrong"),
     (Kind::RollingRestart, "rolling-restart", &[], "SIGTERM and a new start, one node after the other"),
     (Kind::RestartLoop, "restart-loop", &["node", "times"], "kill -9 of one node each time it has come back"),
+    (Kind::Leave, "leave", &["node"], "a member leaves for good; on an empty directory it joins as a new one"),
 ];
 
 impl Kind {
@@ -201,6 +203,9 @@ pub enum Fault {
         node: u16,
         times: u16,
     },
+    Leave {
+        node: u16,
+    },
 }
 
 /// What a fault is drawn for.
@@ -264,6 +269,7 @@ impl Fault {
             Kind::ClockJump => Self::ClockJump { node, offset_ms: wish.offset_ms()?.unwrap_or(offset) },
             Kind::RollingRestart => Self::RollingRestart,
             Kind::RestartLoop => Self::RestartLoop { node, times: wish.times.unwrap_or(3) },
+            Kind::Leave => Self::Leave { node },
         })
     }
 
@@ -290,6 +296,7 @@ impl Fault {
             Self::ClockJump { .. } => Kind::ClockJump,
             Self::RollingRestart => Kind::RollingRestart,
             Self::RestartLoop { .. } => Kind::RestartLoop,
+            Self::Leave { .. } => Kind::Leave,
         }
     }
 
@@ -334,6 +341,9 @@ impl Fault {
                 "the emptied node is refused, as it could have voted; with --replace it takes its own place and is filled again"
             }
             Self::RollingRestart => "every node drains with exit code 0",
+            Self::Leave { .. } => {
+                "its shards are filled elsewhere, then it ends with exit code 0; as a new member it gets its share of them"
+            }
             _ => "the others take over, and the node comes back",
         }
     }
@@ -366,7 +376,8 @@ impl fmt::Display for Fault {
             | Self::FailedFsync { node }
             | Self::TornWrite { node }
             | Self::FlipBytes { node }
-            | Self::Wipe { node } => write!(f, "{kind} n{node}"),
+            | Self::Wipe { node }
+            | Self::Leave { node } => write!(f, "{kind} n{node}"),
         }
     }
 }

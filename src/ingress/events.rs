@@ -341,7 +341,7 @@ mod tests {
     fn member() -> MemberSeen {
         let status = json!({
             "node": 2, "name": "b", "address": "b:1", "http": "b:2", "zone": null, "gossip": "down", "linked": false,
-            "is_self": false,
+            "is_self": false, "leaving": false,
         });
         MemberSeen { status: read(status), boot_id: Some(0xab) }
     }

@@ -57,7 +57,7 @@ async fn replace(stage: &Stage<'_>, node: &Node) -> Result<(), Trouble> {
     stage.bring_back_with(node, &["--replace"]).await
 }
 
-fn empty(node: &Node) -> Result<(), Trouble> {
+pub(super) fn empty(node: &Node) -> Result<(), Trouble> {
     match fs::remove_dir_all(node.data_dir()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(not_done(node, &error)),
         _ => Ok(()),

@@ -10,6 +10,7 @@
 mod directory;
 mod disk;
 mod journal;
+mod members;
 mod network;
 mod process;
 
@@ -138,5 +139,6 @@ pub async fn carry_out(stage: &Stage<'_>, fault: &Fault) -> Result<(), Trouble> 
         Fault::TornWrite { node } => directory::torn_write(stage, *node).await,
         Fault::FlipBytes { node } => directory::flip_bytes(stage, *node).await,
         Fault::Wipe { node } => directory::wipe(stage, *node).await,
+        Fault::Leave { node } => members::leave(stage, *node).await,
     }
 }

@@ -60,6 +60,7 @@ pub struct MembershipNews {
     gossip: String,
     linked: bool,
     is_self: bool,
+    leaving: bool,
     /// Random number of its process, 16 hexadecimal digits; `null` while this node has not heard of it.
     #[schema(example = "8c3f1d5e9a7b2c44")]
     boot_id: Option<String>,
@@ -159,6 +160,7 @@ pub struct MemberNow {
     gossip: String,
     linked: bool,
     is_self: bool,
+    leaving: bool,
     boot_id: Option<String>,
 }
 
