@@ -72,6 +72,16 @@ impl Differences {
     }
 }
 
+/// Of replicas that are gone, here or there, nothing can be said any more.
+fn forget_the_gone(node: &Node) {
+    let Some(member) = node.membership_of_cluster() else { return };
+    let is_there = |shard: &ShardId, peer: &NodeId| {
+        let placement = member.router.placement(GroupId(shard.0));
+        member.router.host(GroupId(shard.0)).is_some() && placement.is_some_and(|placement| placement.is_on(*peer))
+    };
+    node.differences().0.lock().retain(|(shard, peer), _| is_there(shard, peer));
+}
+
 /// Runs until the node stops.
 pub(super) async fn run(node: Arc<Node>) {
     let period = node.config().shard.audit_interval;
@@ -97,6 +107,7 @@ pub(super) async fn run(node: Arc<Node>) {
             }
             compare(&node, host).await;
         }
+        forget_the_gone(&node);
         if node.violations() > 0 || node.feed().has_violations() {
             node.feed().note_violations(node.findings());
         }

@@ -299,14 +299,14 @@ fn networked(config: &Config, fallible: Fallible) -> Result<Engines, StartError>
     let links: super::node::OpenLinks = Box::new(move |handler| {
         Box::pin(async move {
             let tcp = tokio::net::TcpListener::from_std(tcp).map_err(|e| e.to_string())?;
-            let started = transport::start_impaired(&options, identity, tcp, handler, impairments).await;
+            let started = transport::start(&options, identity, tcp, handler, impairments).await;
             started.map_err(|e| e.to_string())
         })
     });
     let (options, node, seeds) = (config.membership.clone(), config.node.clone(), config.node.seeds.clone());
     let gossip: super::node::OpenGossip = Box::new(move |id: NodeId, cluster| {
         let me = local_record(&node, id, boot_id);
-        let started = membership::start_impaired(&options, me, cluster, &secret, udp, seeds, network);
+        let started = membership::start(&options, me, cluster, &secret, udp, seeds, network);
         started.map_err(|e| e.to_string())
     });
     Ok(Engines { storage, links, gossip: Some(gossip), clock, faults, boot_id })

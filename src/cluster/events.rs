@@ -134,6 +134,8 @@ pub enum LeaderChange {
     Elected,
     /// Nobody leads it, as far as this node knows.
     Lost,
+    /// This node holds no replica of it any more: it goes on elsewhere.
+    Closed,
 }
 
 impl LeaderChange {
@@ -141,6 +143,7 @@ impl LeaderChange {
         match self {
             Self::Elected => "elected",
             Self::Lost => "lost",
+            Self::Closed => "closed",
         }
     }
 }

@@ -261,10 +261,14 @@ impl Node {
     /// A replica that has stopped for good takes the node with it: its journal is everyone's.
     pub(super) async fn follow_group(self: Arc<Self>, group: Arc<Group>) {
         let why = group.stopped().await;
-        let is_open = self.group(group.id()).is_some_and(|open| Arc::ptr_eq(&open, &group));
-        if is_open && !self.stop.is_cancelled() {
+        if self.is_open(&group) && !self.stop.is_cancelled() {
             self.fail(format!("the replica of group {} stopped: {why}", group.id().0));
         }
+    }
+
+    /// Whether it was not closed on purpose.
+    pub(super) fn is_open(&self, group: &Arc<Group>) -> bool {
+        self.group(group.id()).is_some_and(|open| Arc::ptr_eq(&open, group))
     }
 
     fn link_with(&self, me: NodeId, members: &[Member]) {

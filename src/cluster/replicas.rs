@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     catalog::{Command, NodeId, Placement, View},
+    entity::ShardId,
     replication::{Group, Machine, tidy_closed},
     shard::{Parts, SEGMENTS_HELD_MAX, ShardHost, ShardMachine},
     storage::GroupId,
@@ -87,6 +88,7 @@ impl Node {
         self.groups.write().remove(&id);
         host.stop().await;
         host.machine().checkpoint().await.map_err(|e| e.to_string())?;
+        self.feed().replica_closed(ShardId(id.0));
         tracing::info!(group = id.0, "this node holds no replica of the group any more");
         Ok(())
     }

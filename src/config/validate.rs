@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), Error> {
     checker.component("transport", config.transport.validate().err());
     checker.component("membership", config.membership.validate().err());
     checker.tokens(config);
+    checker.origins(config);
     checker.gateway(config);
     checker.bounds();
     if checker.problems.is_empty() { Ok(()) } else { Err(Error::Invalid(checker.problems)) }
@@ -177,6 +178,17 @@ impl Checker<'_> {
     fn tokens(&mut self, config: &Config) {
         for problem in config.http.token_problems() {
             self.refuse(&[secret::TOKENS], problem.what, problem.fix);
+        }
+    }
+
+    fn origins(&mut self, config: &Config) {
+        for origin in config.http.wrong_origins() {
+            let what = format!("{origin:?} is no origin as browsers send it");
+            self.refuse(
+                &["http.trusted_origins"],
+                what,
+                "write each as https://HOST or https://HOST:PORT, in small letters",
+            );
         }
     }
 

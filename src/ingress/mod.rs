@@ -22,6 +22,7 @@ pub mod admin;
 pub mod auth;
 pub mod conditions;
 pub mod console;
+mod cross_site;
 pub mod envelope;
 pub mod events;
 pub mod evidence;
@@ -82,6 +83,8 @@ pub struct Options {
     /// token, `token_file` or `sha256` each. None: everybody, for everything.
     #[serde(deserialize_with = "auth::read_list")]
     pub tokens: Vec<auth::TokenOptions>,
+    /// Web sites beside the node's own whose pages may have browsers send changes: `https://shop.example` each.
+    pub trusted_origins: Vec<String>,
 }
 
 impl Default for Options {
@@ -97,6 +100,7 @@ impl Default for Options {
             event_streams_max: 1000,
             event_silence_max: Duration::from_secs(15),
             tokens: Vec::new(),
+            trusted_origins: Vec::new(),
         }
     }
 }
@@ -106,6 +110,11 @@ impl Options {
     #[must_use]
     pub fn token_problems(&self) -> Vec<auth::Invalid> {
         auth::problems(&self.tokens)
+    }
+
+    /// Trusted origins that no browser would send.
+    pub fn wrong_origins(&self) -> impl Iterator<Item = &String> {
+        cross_site::wrong_origins(&self.trusted_origins)
     }
 
     /// Whether the tokens can be used, those in files included. A router whose tokens cannot be
@@ -167,6 +176,8 @@ fn finish(mut router: Router<Api>, cluster: Cluster, options: &Options) -> Route
     crate::telemetry::metrics();
     let streams = Arc::new(Semaphore::new(options.event_streams_max.min(Semaphore::MAX_PERMITS)));
     let api = Api { cluster, options: Arc::new(options.clone()), streams };
+    let trusted = cross_site::Trusted::of(&options.trusted_origins);
+    router = router.layer(axum::middleware::from_fn_with_state(trusted, cross_site::check));
     if let Some(guard) = auth::Guard::of(&options.tokens) {
         router = router.layer(axum::middleware::from_fn_with_state(guard, auth::check));
     }

@@ -62,6 +62,8 @@ codes! {
         "Send the request again; send its body without pauses.";
     Unauthorized "unauthorized" UNAUTHORIZED "A token is needed"
         "Send `Authorization: Bearer …` with a token that this node knows; operators list them in `http.tokens`.";
+    CrossSite "cross-site" FORBIDDEN "Another web site had a browser send this"
+        "Send it from a page of the node's own address, or from a program.";
     Forbidden "forbidden" FORBIDDEN "The token's role does not allow this"
         "Send a token with the role in `needs`: `write` includes `read`, `admin` includes both.";
     FaultsNotAllowed "faults-not-allowed" FORBIDDEN "This node takes no faults"

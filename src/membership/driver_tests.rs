@@ -1,9 +1,6 @@
 //! The driver on real sockets and on the memory network, with short times.
 
-use super::{
-    Error, LocalRecord, MemberView, Membership, Options, State, View, memory::Network, start, start_impaired,
-    start_with,
-};
+use super::{Error, LocalRecord, MemberView, Membership, Options, State, View, memory::Network, start, start_with};
 use crate::{
     catalog::{ClusterId, NodeId},
     impairment::{Condition, Direction, Impairment, Impairments},
@@ -46,7 +43,9 @@ fn socket() -> (UdpSocket, String) {
 fn udp(node: u64, boot_id: u64, cluster: ClusterId, secret: &[u8], seeds: &[&str]) -> Running {
     let (socket, address) = socket();
     let seeds = seeds.iter().map(ToString::to_string).collect();
-    let membership = start(&quick(), local(node, &address, boot_id), cluster, secret, socket, seeds).expect("starts");
+    let membership =
+        start(&quick(), local(node, &address, boot_id), cluster, secret, socket, seeds, Impairments::none())
+            .expect("starts");
     Running { membership, address }
 }
 
@@ -108,7 +107,7 @@ async fn a_node_that_impairs_its_own_packets_is_not_heard_or_hears_nobody_as_lon
     let b = member(2, &[&a.address]);
     let (socket, address) = socket();
     let (me, seeds) = (local(3, &address, 3), vec![a.address.clone()]);
-    let started = start_impaired(&quick(), me, CLUSTER, SECRET, socket, seeds, impairments.clone());
+    let started = start(&quick(), me, CLUSTER, SECRET, socket, seeds, impairments.clone());
     let c = Running { membership: started.expect("starts"), address };
     let all_alive = async || {
         for (of, others) in [(&a, [2, 3]), (&b, [1, 3]), (&c, [1, 2])] {
@@ -236,7 +235,8 @@ async fn seeds_and_members_may_be_names() {
     let (socket, address) = socket();
     let port = address.rsplit_once(':').expect("host:port").1.to_owned();
     let name = format!("localhost:{port}");
-    let named = start(&quick(), local(1, &name, 1), CLUSTER, SECRET, socket, vec![name.clone()]).expect("starts");
+    let named = start(&quick(), local(1, &name, 1), CLUSTER, SECRET, socket, vec![name.clone()], Impairments::none())
+        .expect("starts");
     let a = Running { membership: named, address: name };
     let b = member(2, &["no-such-host.invalid:1", &a.address]);
     let seen = b.wait_state(1, State::Alive).await;
@@ -273,7 +273,8 @@ async fn many_nodes_share_a_process_over_memory() {
 async fn load_and_remembered_peers_reach_the_engine() {
     let options = Options { load_period: Duration::from_millis(10), ..quick() };
     let (first, address) = socket();
-    let a = start(&options, local(1, &address, 1), CLUSTER, SECRET, first, vec![]).expect("starts");
+    let a =
+        start(&options, local(1, &address, 1), CLUSTER, SECRET, first, vec![], Impairments::none()).expect("starts");
     let b = member(2, &[]);
     b.membership.remember([address]);
     b.wait_state(1, State::Alive).await;
@@ -284,6 +285,6 @@ async fn load_and_remembered_peers_reach_the_engine() {
 
 #[test]
 fn outside_a_runtime_it_is_an_error() {
-    let result = start(&quick(), local(1, "127.0.0.1:1", 1), CLUSTER, SECRET, socket().0, vec![]);
+    let result = start(&quick(), local(1, "127.0.0.1:1", 1), CLUSTER, SECRET, socket().0, vec![], Impairments::none());
     assert!(matches!(result, Err(Error::NoRuntime)));
 }

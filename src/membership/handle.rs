@@ -39,23 +39,12 @@ pub struct Membership {
     view: watch::Receiver<View>,
 }
 
-/// Starts gossip on a bound UDP socket. Must be called inside a tokio runtime.
+/// Starts gossip on a bound UDP socket; `impairments` is what is done to its packets on purpose. Must be
+/// called inside a tokio runtime.
 ///
 /// `seeds` are `host:port`; names are resolved again at every call. Naming the node itself among
 /// them does no harm.
 pub fn start(
-    options: &Options,
-    me: LocalRecord,
-    cluster: ClusterId,
-    secret: &[u8],
-    socket: UdpSocket,
-    seeds: Vec<String>,
-) -> Result<Membership, Error> {
-    start_impaired(options, me, cluster, secret, socket, seeds, Impairments::none())
-}
-
-/// As [`start`], with packets that can be impaired on purpose.
-pub fn start_impaired(
     options: &Options,
     me: LocalRecord,
     cluster: ClusterId,

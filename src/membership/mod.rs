@@ -49,7 +49,7 @@ mod simulation;
 
 pub use datagram::{Datagrams, PACKET_BYTES_MAX};
 pub use engine::{Counts, Engine, Packet, Refused};
-pub use handle::{Error, Membership, start, start_impaired, start_with};
+pub use handle::{Error, Membership, start, start_with};
 pub use options::Options;
 pub use record::{Load, LocalRecord, RECORD_BYTES_MAX, Record};
 pub use udp::Udp;

@@ -31,7 +31,8 @@ pub use options::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, INTRODUCTION_BYTES_MAX, Iden
 pub use ractor_wire::StartError;
 
 /// Starts node links over TCP on `listener`, which the caller has bound. Peers come later, with
-/// [`Transport::set_peers`]; introductions are answered from the start.
+/// [`Transport::set_peers`]; introductions are answered from the start. `impairments` is what is done to them
+/// on purpose.
 ///
 /// One per process in production, because the registries of `ractor_cluster` belong to the
 /// process; tests run several, with names that differ. Call [`Transport::close`] in the end.
@@ -40,19 +41,6 @@ pub use ractor_wire::StartError;
 /// Options that contradict each other, a name or secret that cannot be used, and failures of
 /// `ractor` to start an actor.
 pub async fn start(
-    options: &Options,
-    identity: Identity,
-    listener: tokio::net::TcpListener,
-    handler: Arc<dyn Handler>,
-) -> Result<Arc<dyn Transport>, StartError> {
-    start_impaired(options, identity, listener, handler, Impairments::none()).await
-}
-
-/// As [`start`], on links that can be impaired on purpose.
-///
-/// # Errors
-/// As those of [`start`].
-pub async fn start_impaired(
     options: &Options,
     identity: Identity,
     listener: tokio::net::TcpListener,

@@ -73,6 +73,9 @@ async fn a_node_that_joins_takes_its_share_and_one_that_leaves_gives_its_own_awa
         wait_until(&format!("{} knows that n1 has left", node.name), PATIENCE, is_struck_off).await;
     }
     load.wait_more(50, "without the first").await;
+    cluster.node(0).restart();
+    assert_eq!(cluster.node(0).wait_exit("as it is no member").await.code(), Some(1));
+    assert!(cluster.node(0).log_tail().contains("not a member of the cluster any more"));
 
     // They are three that count: one of them may die.
     cluster.node(1).kill9();
@@ -122,6 +125,28 @@ async fn owners_that_die_while_shards_move_lose_nothing_and_hold_nothing_up() {
     }
     let placed = load.finish().await;
     audit_on(&cluster.nodes()[1..], &placed).await;
+}
+
+#[tokio::test]
+async fn a_member_that_leaves_while_another_is_down_waits_for_it_and_holds_nobody_up() {
+    let _turn = turn().await;
+    let cluster = Cluster::start(3).await;
+    shop::stock_up(cluster.node(1)).await;
+    let load = Load::start(&cluster, "waiting", 4);
+    load.wait_more(20, "with three nodes").await;
+    cluster.node(0).kill9();
+    let answer = cluster.node(1).post("/admin/v1/members/n3/leave", &json!({}), &[]).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    // The two that would be left need each other, and one of them is down.
+    load.wait_more(50, "with one dead and one that would like to leave").await;
+    assert_eq!(names(cluster.node(1)).await, ["n1", "n2", "n3"]);
+    cluster.node(0).restart();
+    assert!(cluster.node(2).wait_exit("now that the first is back").await.success());
+    for node in &cluster.nodes()[..2] {
+        wait_settled(node, &[1, 2], 2).await;
+    }
+    let placed = load.finish().await;
+    audit_on(&cluster.nodes()[..2], &placed).await;
 }
 
 #[tokio::test]

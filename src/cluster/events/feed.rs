@@ -124,6 +124,10 @@ impl Feed {
         let mut state = self.state.lock();
         let now: BTreeMap<NodeId, MemberSeen> = now.into_iter().map(|member| (member.status.node, member)).collect();
         let before = std::mem::take(&mut state.members);
+        // Who comes under the name of one that goes, comes after.
+        for member in before.values().filter(|member| !now.contains_key(&member.status.node)) {
+            self.push(&mut state, News::Membership { change: MemberChange::Removed, member: member.clone() });
+        }
         let mut after = BTreeMap::new();
         for (node, mut member) in now {
             let known = before.get(&node);
@@ -132,9 +136,6 @@ impl Feed {
                 self.push(&mut state, News::Membership { change, member: member.clone() });
             }
             after.insert(node, member);
-        }
-        for (_, member) in before.into_iter().filter(|(node, _)| !after.contains_key(node)) {
-            self.push(&mut state, News::Membership { change: MemberChange::Removed, member });
         }
         state.members = after;
     }
@@ -156,6 +157,14 @@ impl Feed {
             }
             // The terms of elections that nobody wins are no events, and so not in what stands.
             None => _ = state.shards.entry(shard).or_insert(now),
+        }
+    }
+
+    /// This node's replica of a shard is closed: what becomes of it is told by others.
+    pub(in crate::cluster) fn replica_closed(&self, shard: ShardId) {
+        let mut state = self.state.lock();
+        if let Some(shard) = state.shards.remove(&shard) {
+            self.push(&mut state, News::Leadership { change: LeaderChange::Closed, shard });
         }
     }
 

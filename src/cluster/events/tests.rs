@@ -66,7 +66,7 @@ fn a_member_is_news_when_something_of_it_changes() {
     }
     let (_, before) = feed.span();
     feed.note_members(vec![member(1, "alive", true, Some(1)), member(3, "alive", true, None)]);
-    assert_eq!(words(&feed, before), ["joined", "removed"]);
+    assert_eq!(words(&feed, before), ["removed", "joined"], "it may have the same name");
     feed.note_members(vec![member(1, "alive", true, Some(1)), member(3, "alive", true, Some(9))]);
     assert_eq!(words(&feed, before + 2), ["updated"], "its process became known");
 }
@@ -85,6 +85,9 @@ fn a_shard_is_news_when_it_has_an_owner_or_has_lost_it() {
     feed.note_leader(ShardId(3), owner(2), 6);
     assert_eq!(words(&feed, 0), ["elected", "lost", "elected", "elected"]);
     assert_eq!(feed.snapshot().shards, [ShardSeen { shard: ShardId(3), owner: owner(2), term: 6 }]);
+    feed.replica_closed(ShardId(3));
+    feed.replica_closed(ShardId(3));
+    assert_eq!((words(&feed, 4), feed.snapshot().shards), (vec!["closed"], vec![]));
 }
 
 #[test]
@@ -160,6 +163,7 @@ fn an_event_id_is_written_in_one_way() {
 enum Look {
     Members(Vec<(u64, usize, bool, u64)>),
     Leader(u16, Option<u64>, u64),
+    Closed(u16),
     Injected(u64, bool),
     Violations(Vec<u64>),
 }
@@ -168,6 +172,7 @@ fn look() -> impl Strategy<Value = Look> {
     prop_oneof![
         vec((0..4_u64, 0..3_usize, any::<bool>(), 0..3_u64), 0..5).prop_map(Look::Members),
         (0..3_u16, proptest::option::of(0..3_u64), 0..4_u64).prop_map(|(s, o, t)| Look::Leader(s, o, t)),
+        (0..3_u16).prop_map(Look::Closed),
         (0..3_u64, any::<bool>()).prop_map(|(id, began)| Look::Injected(id, began)),
         vec(0..4_u64, 0..4).prop_map(Look::Violations),
     ]
@@ -184,6 +189,7 @@ fn apply(feed: &Feed, look: Look) {
             feed.note_members(seen.into_values().collect());
         }
         Look::Leader(shard, node, term) => feed.note_leader(ShardId(shard), node.and_then(owner), term),
+        Look::Closed(shard) => feed.replica_closed(ShardId(shard)),
         Look::Injected(id, true) => feed.fault_began(Fault::Injected(injected(id))),
         Look::Injected(id, false) => feed.fault_ended(&injected(id)),
         Look::Violations(peers) => feed.note_violations(peers.into_iter().map(violation).collect()),
@@ -200,9 +206,11 @@ fn fold(stands: &mut Snapshot, event: &ClusterEvent) {
                 stands.members.push(member);
             }
         }
-        News::Leadership { shard, .. } => {
+        News::Leadership { change, shard } => {
             stands.shards.retain(|known| known.shard != shard.shard);
-            stands.shards.push(shard);
+            if change != LeaderChange::Closed {
+                stands.shards.push(shard);
+            }
         }
         News::Fault { change, fault } => {
             stands.faults.retain(|known| *known != fault);

@@ -47,13 +47,13 @@ async fn changed(gossip: &mut Option<watch::Receiver<membership::View>>) {
 pub(in crate::cluster) async fn follow_leader(node: Arc<Node>, group: Arc<Group>) {
     let shard = ShardId(group.id().0);
     let mut leadership = group.leadership();
-    loop {
+    // One that was closed on purpose has nothing more to say.
+    while node.is_open(&group) {
         let Leadership { leader, term, .. } = *leadership.borrow_and_update();
         let owner = leader.map(|leader| (leader, node.name_of(leader)));
         node.feed().note_leader(shard, owner, term);
         if leadership.changed().await.is_err() {
-            // A replica that has stopped knows of nobody.
-            return node.feed().note_leader(shard, None, term);
+            return;
         }
     }
 }

@@ -8,7 +8,7 @@
 //! - [`access`] is the one table of what each route needs. The probes and the console's page
 //!   need nothing.
 //! - [`check`] stands inside of the envelope and before everything else: nothing of a request is
-//!   read, and no path is told from another, before it is known who asks.
+//!   read before it is known who asks, and all paths are answered alike, but for axum's `allow` header.
 //!
 //! Invariants: requests are compared with digests, in constant time; a token is never shown; tokens
 //! that cannot be used let nobody in. Without tokens there is no layer, and no request costs more.

@@ -19,7 +19,8 @@ const LEN_MIN: usize = 16;
 pub(super) const LEN_MAX: usize = 512;
 /// Most tokens: each request is compared with all of them.
 const TOKENS_MAX: usize = 64;
-const NAME_LEN_MAX: usize = 63;
+/// Shorter than what `openssl rand -hex 16` makes: a token in the place of its name is none, and is not quoted.
+const NAME_LEN_MAX: usize = 31;
 const MEMBERS: [&str; 5] = ["name", "role", "token", "token_file", "sha256"];
 const MAKE: &str = "make one with `openssl rand -hex 32`";
 
@@ -106,7 +107,7 @@ impl TokenOptions {
         let name = &self.name;
         let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
         if name.is_empty() || name.len() > NAME_LEN_MAX || !name.chars().all(good) {
-            let fix = "use 1 to 63 of a-z, 0-9, `-`, `_`, `.`";
+            let fix = "use 1 to 31 of a-z, 0-9, `-`, `_`, `.`";
             return Some(Invalid::new("a `name` that is none".into(), fix));
         }
         match (&self.token, &self.token_file, &self.sha256) {
@@ -145,13 +146,18 @@ impl TokenOptions {
     }
 
     fn digest_of_file(&self, path: &Path) -> Result<Digest, Invalid> {
-        let blame = |why: String| format!("the `token_file` of `{}`, {}: {why}", self.name, path.display());
+        // What is no path may be the token itself.
+        let shown = match path.components().count() {
+            0 | 1 => "which is not shown, having no `/`".into(),
+            _ => path.display().to_string(),
+        };
+        let blame = |why: String| format!("the `token_file` of `{}`, {shown}: {why}", self.name);
         let text = std::fs::read_to_string(path)
             .map_err(|error| Invalid::new(blame(error.to_string()), "give a file that this user may read"))?;
         let token = text.trim();
         match unusable(token) {
             None => Ok(sha256(token.as_bytes())),
-            Some(why) => Err(Invalid::new(blame(why.into()), format!("{MAKE} > {}", path.display()))),
+            Some(why) => Err(Invalid::new(blame(why.into()), format!("{MAKE} > FILE"))),
         }
     }
 }

@@ -93,9 +93,12 @@ async function tick(withLists) {
   const errors = (await Promise.all(parts.map(refresh))).filter((error) => error !== null);
   const needsToken = errors.some((error) => error instanceof Refused && error.status === 401);
   const answered = errors.length < parts.length || errors.some((error) => !(error instanceof Unanswered));
-  if (needsToken) {
-    // Unless another one has been given meanwhile.
-    if (sessionStorage.getItem(TOKEN) === token) askForToken();
+  // Another one may have been given meanwhile.
+  const isAsking = needsToken && sessionStorage.getItem(TOKEN) === token;
+  if (isAsking) {
+    askForToken();
+  } else if (needsToken) {
+    // The next answers will tell.
   } else if (answered) {
     say("state", state.paused ? "Paused" : "Connected", "good");
     say("updated", `as of ${new Date().toLocaleTimeString()}`);
@@ -103,7 +106,7 @@ async function tick(withLists) {
     say("state", "The node does not answer", "bad");
   }
   clearTimeout(state.timer);
-  if (!state.paused && !needsToken && !document.hidden) state.timer = setTimeout(tick, PERIOD_MS);
+  if (!state.paused && !isAsking && !document.hidden) state.timer = setTimeout(tick, PERIOD_MS);
 }
 
 /** Brings one part up to date; answers what went wrong, if anything did. */

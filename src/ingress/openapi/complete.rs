@@ -145,7 +145,8 @@ impl Route {
             all.insert(429);
         }
         if self.is_write {
-            all.extend([412, 422, 429, 504]);
+            // Browsers of other sites are refused.
+            all.extend([403, 412, 422, 429, 504]);
         }
         match self.access {
             Access::Open => {}

@@ -85,7 +85,7 @@ pub enum MemberChange {
     Updated,
 }
 
-/// A shard of which this node holds a replica has an owner, or has lost it.
+/// A shard of which this node holds a replica has an owner, or has lost it; or the replica is closed.
 #[derive(Serialize, ToSchema)]
 pub struct LeadershipNews {
     #[schema(inline)]

@@ -28,7 +28,7 @@ impl Impaired {
                     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                     let address = listener.local_addr().unwrap().to_string();
                     let identity = Identity::new(name, "secret");
-                    (start_impaired(&options, identity, listener, handler, own).await.unwrap(), address)
+                    (start(&options, identity, listener, handler, own).await.unwrap(), address)
                 }
             };
             nodes.push(Node { transport, peer: Peer { node: NodeId(number), name: name.clone(), address } });

@@ -121,7 +121,8 @@ impl Node {
     async fn ractor(number: u64, name: &str, options: &Options, handler: Arc<dyn Handler>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let transport = start(options, Identity::new(name, "secret"), listener, handler).await.unwrap();
+        let transport =
+            start(options, Identity::new(name, "secret"), listener, handler, Impairments::none()).await.unwrap();
         Self { transport, peer: Peer { node: NodeId(number), name: name.to_owned(), address } }
     }
 

@@ -63,10 +63,15 @@ async fn served_as_child() -> bool {
     let [port, name, address] = role.split(' ').collect::<Vec<_>>()[..] else { panic!("{role}") };
     let listener = bind_again(port.parse().unwrap()).await;
     let here = listener.local_addr().unwrap();
-    let transport =
-        start(&Options::default(), Identity::new("other", "secret"), listener, Arc::new(Obedient::default()))
-            .await
-            .unwrap();
+    let transport = start(
+        &Options::default(),
+        Identity::new("other", "secret"),
+        listener,
+        Arc::new(Obedient::default()),
+        Impairments::none(),
+    )
+    .await
+    .unwrap();
     transport.set_peers(NodeId(2), vec![Peer { node: NodeId(1), name: name.to_owned(), address: address.to_owned() }]);
     writeln!(std::io::stdout(), "\nlistening on {here}").unwrap();
     tokio::task::spawn_blocking(|| std::io::stdin().lines().for_each(drop)).await.unwrap();

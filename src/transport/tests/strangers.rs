@@ -156,7 +156,7 @@ async fn options_and_identities_that_cannot_work_are_refused() {
         let handler = handler.clone();
         async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            start(&options, identity, listener, handler).await.err().map(|error| error.to_string())
+            start(&options, identity, listener, handler, Impairments::none()).await.err().map(|error| error.to_string())
         }
     };
     let bad = Options { handshakes_max: 0, ..Options::default() };

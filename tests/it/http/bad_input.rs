@@ -283,3 +283,17 @@ async fn a_reservation_names_every_wrong_field() {
     assert_eq!(shop.send("DELETE", "/v1/reservations/res_1").problem().await.0, 405);
     shop.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_is_not_sent_here_by_another_site() {
+    let shop = Shop::start(1).await;
+    let leave = || shop.send("POST", "/admin/v1/members/node-1/leave").header("host", "127.0.0.1:8080");
+    let (status, code, _) = leave().header("sec-fetch-site", "cross-site").problem().await;
+    assert_eq!((status, code.as_str()), (403, "cross-site"));
+    let (status, code, _) = leave().header("origin", "https://evil.example").problem().await;
+    assert_eq!((status, code.as_str()), (403, "cross-site"));
+    let (status, code, _) = leave().header("origin", "http://127.0.0.1:8080").problem().await;
+    assert_eq!((status, code.as_str()), (409, "conflict"), "from the console, it is looked at");
+    shop.get("/livez").header("sec-fetch-site", "cross-site").await_answer().await.is(200);
+    shop.stop().await;
+}
