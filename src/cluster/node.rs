@@ -29,7 +29,7 @@ use crate::{
         Cause, Clock, CommandReply, CommandRequest, Query, QueryReply, QueryRequest, Queues, Registry, Router, Routes,
         ShardHost,
     },
-    storage::{GroupId, Storage},
+    storage::{self, GroupId, Storage},
     transport::{Handler, LinkView, Peer, Transport},
 };
 use futures::future::{BoxFuture, join_all};
@@ -194,12 +194,22 @@ impl Node {
     }
 
     /// This node is not a member any more. If it was one until now, that is how it was to be: it has left.
-    fn struck_off(&self, why: String) {
+    async fn struck_off(&self, why: String) {
         let is_leaving = self.member.get().is_some_and(|me| self.view().leaving.contains(&me.node));
-        match is_leaving || *self.phase.borrow() == Phase::Ready {
-            true => drop(self.left.send_replace(true)),
-            false => self.fail(why),
+        if !is_leaving && *self.phase.borrow() != Phase::Ready {
+            return self.fail(why);
         }
+        // Told once: whoever starts on this directory again is refused.
+        match self.forget_membership().await {
+            Ok(()) => drop(self.left.send_replace(true)),
+            Err(error) => self.fail(error.to_string()),
+        }
+    }
+
+    async fn forget_membership(&self) -> Result<(), storage::Error> {
+        let Some(mut identity) = Identity::load(&*self.storage)? else { return Ok(()) };
+        identity.view.members.retain(|member| member.node != identity.node);
+        identity.save(&self.storage).await
     }
 
     /// Resolves once this node has left its cluster.
@@ -296,7 +306,7 @@ impl Node {
                         tracing::error!(%error, "the catalog's new state cannot be written down");
                         continue;
                     }
-                    self.adopt(&identity, view);
+                    self.adopt(&identity, view).await;
                 }
                 Some(_) => {}
                 None => self.found(&identity.view).await,
@@ -309,14 +319,14 @@ impl Node {
         }
     }
 
-    fn adopt(&self, identity: &Identity, view: View) {
+    async fn adopt(&self, identity: &Identity, view: View) {
         if !view.is_member(identity.node) {
             let (node, name) = (identity.node, &identity.name);
             return match view.member_named(name) {
                 Some(_) => self.fail(format!(
                     "node {node} ({name}) was replaced by another with its name: this data directory is of no use any more"
                 )),
-                None => self.struck_off(not_a_member(name)),
+                None => self.struck_off(not_a_member(name)).await,
             };
         }
         self.link_with(identity.node, &view.members);
@@ -384,7 +394,7 @@ impl Node {
                     return true;
                 }
                 Ok(Welcome::NotAMember(why)) => {
-                    self.struck_off(why);
+                    self.struck_off(why).await;
                     return true;
                 }
                 Ok(_) | Err(_) => {}

@@ -59,6 +59,11 @@ pub enum Compared {
 }
 
 impl StateHash {
+    /// Nothing was applied yet, not even the entry with index 0: a replica that is still to be filled.
+    fn is_blank(&self) -> bool {
+        self.now == Mark { index: 0, hash: 0 }
+    }
+
     pub fn compare(&self, other: &Self) -> Compared {
         let points = |hash: &Self| -> BTreeMap<u64, u64> {
             hash.marks.iter().chain([&hash.now]).map(|mark| (mark.index, mark.hash)).collect()
@@ -66,7 +71,7 @@ impl StateHash {
         let (mine, theirs) = (points(self), points(other));
         let mut common =
             mine.iter().filter_map(|(index, hash)| Some((*index, *hash == *theirs.get(index)?))).peekable();
-        if self.since != other.since || common.peek().is_none() {
+        if self.is_blank() || other.is_blank() || self.since != other.since || common.peek().is_none() {
             return Compared::Incomparable;
         }
         common.find(|(_, same)| !same).map_or(Compared::Same, |(index, _)| Compared::DifferAt(index))
@@ -188,6 +193,17 @@ mod tests {
         let mut other = Chain::default();
         other.end(LogPlace { entry_hash: 8, ..place(1) });
         assert_ne!(other.now().hash, different[0], "another entry at the same place");
+    }
+
+    #[test]
+    fn a_replica_that_is_still_to_be_filled_differs_from_nobody() {
+        let (mut filled, blank) = (Chain::default(), Chain::default());
+        filled.end(place(0));
+        assert_eq!(filled.shown().marks.len(), 1, "its first entry");
+        for (one, other) in [(&filled, &blank), (&blank, &filled), (&blank, &blank)] {
+            assert_eq!(one.shown().compare(&other.shown()), Compared::Incomparable);
+        }
+        assert_eq!(filled.shown().compare(&filled.shown()), Compared::Same);
     }
 
     #[test]
