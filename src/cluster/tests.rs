@@ -1,4 +1,4 @@
-//! Idempotency keys over a day, on replicas that can be looked into.
+//! Idempotency keys over a day, on replicas that can be looked into; and commands that come too late.
 
 use super::{
     Answer, AskError, AskOptions, Clock, Cluster, Consistency, Idempotency,
@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    entity::{Context, Decision, Entity},
-    shard::Registry,
+    entity::{Context, Decision, Entity, EntityKey, encode_command},
+    shard::{Cause, CommandReply, CommandRequest, Registry},
     storage::MemoryStorage,
     transport::memory::Network,
 };
@@ -142,5 +142,23 @@ async fn keys_whose_time_ran_out_while_nobody_ran_are_dropped_by_the_next_owner(
     hand.advance(Duration::from_secs(25 * 3600));
     let cluster = start(&network, &[Arc::new(storages[0].crash())], &clock).await;
     wait_kept(&cluster, &[0], "the answer is forgotten").await;
+    cluster.shutdown().await;
+}
+
+/// It was said that the entity had failed, or nothing at all, though only its owner had changed.
+#[tokio::test]
+async fn a_command_that_comes_as_its_owner_goes_is_tried_again() {
+    let storage = [Arc::new(MemoryStorage::new())];
+    let cluster = start(&Network::new(), &storage, &Clock::default()).await;
+    let router = cluster.node().router(PATIENCE).await.expect("a member");
+    for number in 0..20 {
+        let key = EntityKey::new(Tally::TYPE, format!("late-{number}")).expect("a good id");
+        let host = router.host(router.group_of(&key)).expect("the only node");
+        let command = encode_command::<Tally>(&1).expect("encodes");
+        let (cause, idempotency, if_version, trace_id) = (Cause::Client, None, None, None);
+        let request = CommandRequest { key, command, cause, idempotency, if_version, trace_id };
+        let reply = tokio::time::timeout(PATIENCE, host.command_too_late(request)).await.expect("an answer");
+        assert!(matches!(reply, CommandReply::TryAgain), "{reply:?}");
+    }
     cluster.shutdown().await;
 }

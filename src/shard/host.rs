@@ -261,6 +261,14 @@ impl ShardHost {
         }
     }
 
+    /// A command that finds the session just as it ends.
+    #[cfg(test)]
+    pub async fn command_too_late(&self, request: CommandRequest) -> CommandReply {
+        let session = self.session.lock().clone().expect("it serves");
+        session.close();
+        session.command(request).await
+    }
+
     pub async fn query(&self, request: QueryRequest) -> QueryReply {
         if !self.may_answer(request.consistency).await {
             return QueryReply::NotOwner { hint: self.not_owner() };

@@ -227,6 +227,10 @@ impl Session {
         let key = request.key.clone();
         let is_client = request.cause == Cause::Client;
         let mut slots = self.slots.lock();
+        // What is handed over before [`Session::close`] has the lock, it drops.
+        if self.stop.is_cancelled() {
+            return Err(CommandReply::TryAgain);
+        }
         if slots.len() >= self.options.active_entities && !slots.contains_key(&key) {
             passivate(&mut slots, self.options.active_entities * 9 / 10, Duration::ZERO);
             if slots.len() >= self.options.active_entities && is_client {
@@ -284,6 +288,8 @@ impl Session {
                 }
                 slot.actor = Phase::Active(actor);
             }
+            // Nothing starts under a supervisor that has stopped: whoever waits tries again, at the next owner.
+            Err(_) if self.stop.is_cancelled() => drop(waiting),
             Err(error) => {
                 tracing::error!(entity = %key, %error, "an entity cannot start");
                 slot.failures += 1;
