@@ -9,7 +9,7 @@ use crate::{
     entity::{Entity, codec},
     replication::{Service, parse_raft},
     shard::CommandReply,
-    transport::{Class, Handler},
+    transport::{self, Class, Handler},
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -103,7 +103,7 @@ async fn join(node: &Arc<Node>, joining: Member, cluster: Option<crate::catalog:
 
 fn is_up(node: &Node, other: NodeId) -> bool {
     let me = node.membership_of_cluster().map(|member| member.node);
-    me == Some(other) || node.links().get(&other).is_some_and(|link| link.up)
+    me == Some(other) || transport::is_up(&node.links(), other)
 }
 
 async fn propose_join(node: &Arc<Node>, join: Command) -> Welcome {

@@ -4,7 +4,7 @@ use super::node::Node;
 use crate::{
     catalog::{NodeId, Placement},
     shard::{Router, ShardHost},
-    transport::LinkView,
+    transport::{LinkView, is_up},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
@@ -60,7 +60,7 @@ pub(super) async fn learn_owners(node: Arc<Node>) {
 }
 
 fn note_links(linked_since: &mut HashMap<NodeId, Instant>, links: &LinkView) {
-    linked_since.retain(|node, _| links.get(node).is_some_and(|link| link.up));
+    linked_since.retain(|node, _| is_up(links, *node));
     for (node, _) in links.iter().filter(|(_, link)| link.up) {
         linked_since.entry(*node).or_insert_with(Instant::now);
     }
@@ -79,10 +79,7 @@ pub(super) async fn react_to_broken_links(node: Arc<Node>, mut links: watch::Rec
     let mut before = links.borrow_and_update().clone();
     while links.changed().await.is_ok() {
         let now = links.borrow_and_update().clone();
-        let broke = |id: &NodeId| {
-            let up = |view: &LinkView| view.get(id).is_some_and(|link| link.up);
-            up(&before) && !up(&now)
-        };
+        let broke = |id: &NodeId| is_up(&before, *id) && !is_up(&now, *id);
         for host in member.router.hosts() {
             if let Some(lost) = host.leadership().leader.filter(broke) {
                 node.spawn(replace_leader(member.router.clone(), host, lost));

@@ -12,12 +12,12 @@ use super::{
     node::{InCluster, Node},
 };
 use crate::{
-    catalog::{Command, NodeId, Placement, View},
+    catalog::{Command, Placement, View},
     entity::ShardId,
     replication::{Group, Machine, tidy_closed},
     shard::{Parts, SEGMENTS_HELD_MAX, ShardHost, ShardMachine},
     storage::GroupId,
-    transport::LinkView,
+    transport::{LinkView, is_up},
 };
 use rand::seq::SliceRandom;
 use std::{sync::Arc, time::Duration};
@@ -107,7 +107,7 @@ impl Node {
 async fn initialize(group: Arc<Group>, founding: Placement, mut links: watch::Receiver<LinkView>) {
     if founding.preferred == group.me() {
         let others = || founding.replicas.iter().filter(|replica| **replica != group.me());
-        let all_up = |links: &LinkView| others().all(|replica| links.get(replica).is_some_and(|link| link.up));
+        let all_up = |links: &LinkView| others().all(|replica| is_up(links, *replica));
         // Without them the election is tried again until there is a majority.
         let _ = tokio::time::timeout(LINK_PATIENCE, links.wait_for(all_up)).await;
     } else {
@@ -129,8 +129,9 @@ pub(super) async fn keep_in_place(node: Arc<Node>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        let view = node.view();
         for host in member.router.hosts().into_iter().filter(|host| host.is_serving()) {
-            if !is_in_place(host.group(), &node.view()) {
+            if !is_in_place(host.group(), &view) {
                 step(&node, &host).await;
             }
         }
@@ -156,8 +157,8 @@ async fn step(node: &Node, host: &ShardHost) {
         replicas.push(group.me());
     }
     let links = node.links();
-    let is_up = |replica| replica == group.me() || links.get(&replica).is_some_and(|link| link.up);
-    match tokio::time::timeout(STEP_TIMEOUT, group.change_replicas(&replicas, term, is_up)).await {
+    let is_there = |replica| replica == group.me() || is_up(&links, replica);
+    match tokio::time::timeout(STEP_TIMEOUT, group.change_replicas(&replicas, term, is_there)).await {
         Ok(Ok(None)) if !group.is_settled_on(&replicas) => {}
         Ok(Ok(None)) if !wanted.is_on(group.me()) => hand_over(node, host, wanted).await,
         Ok(Ok(None)) if view.moving.contains_key(&group.id()) => {
@@ -183,11 +184,10 @@ async fn report(node: &Node, settled: &Placement) {
 /// To the preferred one, or to another: who does not take over must not be asked first for ever.
 async fn hand_over(node: &Node, host: &ShardHost, wanted: &Placement) {
     let links = node.links();
-    let is_up = |replica: &&NodeId| links.get(*replica).is_some_and(|link| link.up);
     let mut others = wanted.replicas.clone();
     others.shuffle(&mut rand::rng());
     let preferred = rand::random::<bool>().then_some(wanted.preferred);
-    for replica in preferred.iter().chain(&others).filter(is_up) {
+    for replica in preferred.iter().chain(&others).filter(|replica| is_up(&links, **replica)) {
         if host.hand_over(*replica).await {
             return;
         }

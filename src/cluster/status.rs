@@ -9,6 +9,7 @@ use crate::{
     entity::ShardId,
     shard::ShardHost,
     storage::GroupId,
+    transport::is_up,
 };
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ impl Node {
         let status = |member: crate::catalog::Member| {
             let is_self = Some(member.node) == me;
             let seen = gossip.get(&member.node).map_or("down", |m| m.state.as_str());
-            let linked = is_self || links.get(&member.node).is_some_and(|l| l.up);
+            let linked = is_self || is_up(&links, member.node);
             // Without gossip (in one process) the link is all there is to see.
             let gossip = match (is_self, gossip.is_empty()) {
                 (true, _) => "alive",

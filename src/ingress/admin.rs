@@ -9,7 +9,7 @@ use super::{
     reply::{self, consistency},
 };
 use crate::{
-    cluster::{AskError, EntityStatus, NodeStatus, RemoveError},
+    cluster::{EntityStatus, NodeStatus, RemoveError},
     config::Sources,
 };
 use axum::{
@@ -21,7 +21,6 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::convert::Infallible;
 
 pub fn routes() -> Router<Api> {
     Router::new()
@@ -74,10 +73,7 @@ pub async fn leave(
     OptionalJson(body): OptionalJson<Nothing>,
 ) -> Result<Response, Problem> {
     Params::none(&uri)?;
-    if conditions.if_version.is_some() {
-        let detail = "a member has no version; send the request without a condition";
-        return Err(Problem::new(Code::VersionMismatch, detail));
-    }
+    conditions.refuse_version("a member has no version")?;
     let idempotency = conditions.ask_options(&body.bytes, &api.options).idempotency;
     let removal = api.cluster.remove(&name, idempotency).await?;
     let mut response = (StatusCode::ACCEPTED, Json(json!({"name": name, "leaving": true}))).into_response();
@@ -92,9 +88,7 @@ impl From<RemoveError> for Problem {
         match error {
             RemoveError::NotFound(name) => Self::not_found("member", &name.chars().take(64).collect::<String>()),
             RemoveError::LastMember(_) => Self::new(Code::Conflict, error.to_string()),
-            RemoveError::IdempotencyKeyReused => {
-                Self::of_ask(AskError::IdempotencyKeyReused, |never: Infallible| match never {})
-            }
+            RemoveError::IdempotencyKeyReused => Self::key_reused(),
             RemoveError::Unavailable(unavailable) => unavailable.into(),
         }
     }

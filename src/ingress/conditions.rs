@@ -41,6 +41,17 @@ impl Conditions {
             .ok_or_else(|| Problem::new(Code::IdempotencyKeyMissing, "this route requires an Idempotency-Key header"))
     }
 
+    /// Refuses `If-Match` where there is nothing that it could be about; `why` says what there is.
+    pub fn refuse_version(&self, why: &str) -> Result<(), Problem> {
+        match self.if_version {
+            None => Ok(()),
+            Some(_) => {
+                let detail = format!("{why}; send the request without a condition");
+                Err(Problem::new(Code::VersionMismatch, detail))
+            }
+        }
+    }
+
     /// How to ask the entity, given the request's body (JSON that has been parsed before).
     pub fn ask_options(&self, body: &[u8], options: &Options) -> AskOptions {
         let idempotency = self.key.as_ref().map(|key| {

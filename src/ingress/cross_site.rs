@@ -8,7 +8,7 @@
 use super::problem::{Code, Problem};
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, Method, header},
+    http::{HeaderMap, Method, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -43,8 +43,8 @@ pub fn wrong_origins(origins: &[String]) -> impl Iterator<Item = &String> {
 /// The layer around every route.
 pub async fn check(State(trusted): State<Trusted>, request: Request, next: Next) -> Response {
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    let host = request.uri().authority().map(|authority| authority.as_str().to_owned());
-    match is_read || trusted.includes(request.headers()) || is_from_here(request.headers(), host.as_deref()) {
+    let (headers, authority) = (request.headers(), request.uri().authority().map(Authority::as_str));
+    match is_read || trusted.includes(headers) || is_from_here(headers, authority) {
         true => next.run(request).await,
         false => {
             let detail =

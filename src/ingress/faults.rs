@@ -12,7 +12,7 @@ use super::{
     problem::{Code, FieldError, Problem},
     reply,
 };
-use crate::cluster::{AskError, FaultError, FaultStatus};
+use crate::cluster::{FaultError, FaultStatus};
 use axum::{
     Json, Router,
     extract::{Path, State},
@@ -21,7 +21,6 @@ use axum::{
     routing::{delete, get},
 };
 use serde_json::{Value, json};
-use std::convert::Infallible;
 
 pub fn routes() -> Router<Api> {
     Router::new().route("/admin/v1/faults", get(list).post(inject)).route("/admin/v1/faults/{id}", delete(end))
@@ -62,10 +61,7 @@ pub async fn inject(
 ) -> Result<Response, Problem> {
     Params::none(&uri)?;
     let switch = api.cluster.faults()?;
-    if conditions.if_version.is_some() {
-        let detail = "there is no fault yet that could have a version; send the request without a condition";
-        return Err(Problem::new(Code::VersionMismatch, detail));
-    }
+    conditions.refuse_version("there is no fault yet that could have a version")?;
     let (kind, duration) = body.value.read()?;
     let idempotency = conditions.ask_options(&body.bytes, &api.options).idempotency;
     let (fault, replayed) = switch.inject(kind, duration, idempotency)?;
@@ -98,9 +94,7 @@ impl From<FaultError> for Problem {
         match error {
             FaultError::NotAllowed => Self::new(Code::FaultsNotAllowed, error.to_string()),
             FaultError::TooMany => Self::new(Code::Overloaded, format!("{error}; nothing happened")).retry_after(1),
-            FaultError::IdempotencyKeyReused => {
-                Self::of_ask(AskError::IdempotencyKeyReused, |never: Infallible| match never {})
-            }
+            FaultError::IdempotencyKeyReused => Self::key_reused(),
             FaultError::UnknownPeer { .. } => {
                 Self::validation(vec![FieldError { field: "peers".into(), detail: error.to_string() }])
             }

@@ -196,6 +196,11 @@ impl Problem {
         Self { errors, ..Self::new(Code::ValidationFailed, detail) }
     }
 
+    /// 422: the key came with another request before.
+    pub fn key_reused() -> Self {
+        Self::new(Code::IdempotencyKeyReused, "this Idempotency-Key was first used with another method, path or body")
+    }
+
     /// 404 for an entity, by what people call it and its id.
     pub fn not_found(what: &str, id: &str) -> Self {
         Self::new(Code::NotFound, format!("there is no {what} `{id}`"))
@@ -229,10 +234,7 @@ impl Problem {
         match error {
             AskError::Rejected(reason) => rejected(reason),
             AskError::RejectedBefore(reason) => Self { replayed: true, ..rejected(reason) },
-            AskError::IdempotencyKeyReused => Self::new(
-                Code::IdempotencyKeyReused,
-                "this Idempotency-Key was first used with another method, path or body",
-            ),
+            AskError::IdempotencyKeyReused => Self::key_reused(),
             AskError::VersionMismatch { actual } => {
                 Self::new(Code::VersionMismatch, format!("the resource is at version {actual}"))
                     .with("version", json!(actual))

@@ -5,11 +5,11 @@ use super::{
     conditions::Conditions,
     extract::{Nothing, OptionalJson, Params, invalid},
     openapi::{self, ProblemResponse, ResolveHeaders},
-    problem::{Code, Problem},
+    problem::Problem,
     reply,
 };
 use crate::{
-    cluster::{AskError, DeadEffect, DeadLetterStatus, EffectId, Page, ResolveError, Resolved, TaskState, TaskStatus},
+    cluster::{DeadEffect, DeadLetterStatus, EffectId, Page, ResolveError, Resolved, TaskState, TaskStatus},
     commerce::time::rfc3339,
     entity::EntityKey,
 };
@@ -22,7 +22,6 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::convert::Infallible;
 
 const TASK: &str = "task_";
 const LETTER: &str = "dl_";
@@ -206,19 +205,14 @@ fn resolving(
     OptionalJson(body): &OptionalJson<Nothing>,
 ) -> Result<(EffectId, Option<crate::cluster::Idempotency>), Problem> {
     Params::none(uri)?;
-    if conditions.if_version.is_some() {
-        let detail = "a dead letter has no version; send the request without a condition";
-        return Err(Problem::new(Code::VersionMismatch, detail));
-    }
+    conditions.refuse_version("a dead letter has no version")?;
     Ok((letter_id(id)?, conditions.ask_options(&body.bytes, &api.options).idempotency))
 }
 
 fn answer(id: &str, resolution: &str, resolved: Result<Resolved, ResolveError>) -> Result<Response, Problem> {
     let resolved = resolved.map_err(|error| match error {
         ResolveError::NotFound(_) => no_letter(id),
-        ResolveError::IdempotencyKeyReused => {
-            Problem::of_ask(AskError::IdempotencyKeyReused, |never: Infallible| match never {})
-        }
+        ResolveError::IdempotencyKeyReused => Problem::key_reused(),
         ResolveError::Unavailable(unavailable) => unavailable.into(),
     })?;
     let mut response = Json(json!({"id": id, "resolution": resolution})).into_response();
@@ -260,7 +254,10 @@ fn no_letter(id: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{entity::ShardId, ingress::openapi::describes};
+    use crate::{
+        entity::ShardId,
+        ingress::{openapi::describes, problem::Code},
+    };
 
     fn entity() -> EntityKey {
         EntityKey::new("guest", "ada").expect("a valid id")

@@ -80,6 +80,11 @@ pub struct LinkState {
 /// The current state of every link.
 pub type LinkView = BTreeMap<NodeId, LinkState>;
 
+/// Whether there is a link with a peer, and it is up.
+pub fn is_up(links: &LinkView, peer: NodeId) -> bool {
+    links.get(&peer).is_some_and(|link| link.up)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nothing was sent: the request certainly did not arrive.
