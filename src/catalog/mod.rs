@@ -13,4 +13,5 @@ mod types;
 pub use entity::{CATALOG_ID, Catalog, Command, Founding, Rejection, Reply, State};
 pub use identity::{Identity, View, load_instance};
 pub use placement::plan;
+pub(crate) use types::bits128;
 pub use types::{ClusterId, InstanceId, Member, NodeId, Placement};

@@ -80,7 +80,7 @@ impl Placement {
 
 /// 128 bits as 32 hexadecimal digits where people read them (JSON cannot hold the number), as a
 /// number in binary encodings.
-mod bits128 {
+pub(crate) mod bits128 {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     pub fn serialize<S: Serializer>(bits: &u128, serializer: S) -> Result<S::Ok, S::Error> {

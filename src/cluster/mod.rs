@@ -4,6 +4,7 @@
 //! module knows more than its own neighbours.
 
 mod audit;
+pub mod backup;
 mod builder;
 mod entity_ref;
 mod events;

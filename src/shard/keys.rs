@@ -19,15 +19,21 @@
 //! | `v` | versions of the lists, by type |
 //! | `g` number | a page of the ledger: what was applied at 64 places of the log |
 //! | `c` | the running hash over what apply writes |
+//! | `br` | how far a restore is, while there is one |
+//! | `bo` | which numbers of effects another cluster gave out: this shard was restored |
 
 use crate::{
     entity::{EntityKey, Row},
-    storage::GroupId,
+    storage::{GroupId, STATE_KEY_BYTES_MAX},
 };
 
 pub const META: &[u8] = b"m";
 pub const LISTS: &[u8] = b"v";
 pub const CHAIN: &[u8] = b"c";
+pub const RESTORING: &[u8] = b"br";
+pub const ORIGINS: &[u8] = b"bo";
+/// The longest key, without the prefix of its group.
+pub const BYTES_MAX: usize = STATE_KEY_BYTES_MAX - 6;
 /// What a list is of is in its keys up to this length, and beyond it by its hash.
 const OF_BYTES_MAX: usize = 1024;
 

@@ -17,6 +17,7 @@
 mod actor;
 mod applied;
 mod audit;
+pub mod backup;
 mod chain;
 mod clock;
 mod dead_letters;
