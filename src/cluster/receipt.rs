@@ -47,7 +47,8 @@ pub enum Verdict {
     Contradicted,
     /// It has not come so far.
     NotAppliedYet,
-    /// It has come further than it can look back: `shard.receipts_kept`.
+    /// It has come further than it can look back: `shard.receipts_kept`. Or the shard was restored from a backup, and
+    /// the receipt, which is none of this cluster's log, may be one of the cluster that was backed up.
     Forgotten,
     /// This node holds no replica of the shard.
     NotAReplica,
@@ -96,10 +97,16 @@ impl Cluster {
         status.last_log_index = Some(host.lag().last_log_index);
         let found = host.machine().applied_at(receipt.index)?;
         status.applied_index = Some(host.machine().progress().borrow().1);
+        let is_restored = host.machine().was_restored();
+        let is_beyond = status.last_log_index.is_some_and(|last| last < receipt.index);
         (status.verdict, status.applied) = match found {
+            Found::NotYet if is_restored && is_beyond => (Verdict::Forgotten, None),
             Found::NotYet => (Verdict::NotAppliedYet, None),
             Found::Forgotten => (Verdict::Forgotten, None),
-            Found::Applied(place) => (judge(receipt, place), Some(place)),
+            Found::Applied(place) => match judge(receipt, place) {
+                Verdict::Contradicted if is_restored => (Verdict::Forgotten, None),
+                verdict => (verdict, Some(place)),
+            },
         };
         Ok(status)
     }

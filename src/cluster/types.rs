@@ -145,6 +145,9 @@ pub enum Unavailable {
     /// What is stored of the entity breaks its own laws: it takes no commands; nothing happened.
     #[error("entity {key} is frozen: its state breaks its own laws")]
     Frozen { key: String },
+    /// A backup is being restored into the shard; nothing happened.
+    #[error("shard {shard} is being restored from a backup")]
+    Restoring { shard: ShardId },
 }
 
 /// A node as `quorate members` shows it.

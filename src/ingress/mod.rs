@@ -13,13 +13,14 @@
 //! - [`identity`] derives ids and fingerprints, so that replays are decided by the entity itself.
 //! - [`shop`] maps the commerce entities to routes; [`ops`] and [`admin`] the node, [`tasks`] what
 //!   waits and what was given up; [`events`] what happens; [`evidence`] what proves that nothing is lost,
-//!   [`faults`] what is broken on purpose. [`sse`] is what streams of events have in common. [`console`] is the
+//!   [`faults`] what is broken on purpose, [`backup`] what is taken out whole and put in again. [`sse`] is what streams of events have in common. [`console`] is the
 //!   page that shows all that.
 //!
 //! This module never keeps state of its own beside counters: any node answers any request.
 
 pub mod admin;
 pub mod auth;
+pub mod backup;
 pub mod conditions;
 pub mod console;
 mod cross_site;
@@ -162,6 +163,7 @@ fn all_routes() -> Router<Api> {
         .merge(ops::routes())
         .merge(console::routes())
         .merge(admin::routes())
+        .merge(backup::routes())
         .merge(tasks::routes())
         .merge(events::routes())
         .merge(evidence::routes())

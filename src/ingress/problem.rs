@@ -78,14 +78,20 @@ codes! {
         "Cancel the order before it ships, or return what was shipped: the order voids or refunds its payment.";
     Frozen "frozen" CONFLICT "The resource breaks its own laws and is frozen"
         "Nothing happened; it can be read, but not changed. Tell the operators: `/admin/v1/violations` and the nodes' logs say what does not add up.";
+    NotEmpty "not-empty" CONFLICT "The cluster holds data"
+        "Restore into a new cluster, which has taken no writes yet.";
+    IncompatibleBackup "incompatible-backup" CONFLICT "This cluster cannot take the backup"
+        "Start a cluster as the detail says, and restore into that.";
     VersionMismatch "version-mismatch" PRECONDITION_FAILED "The resource has changed"
         "Read the resource again and send its `ETag` as `If-Match`.";
     PayloadTooLarge "payload-too-large" PAYLOAD_TOO_LARGE "The body is too large"
         "Send a smaller body; the limit is in the detail.";
-    UnsupportedMediaType "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body is not declared as JSON"
-        "Send `Content-Type: application/json`.";
+    UnsupportedMediaType "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body is not declared as what the route takes"
+        "Send the `Content-Type` that the detail names: `application/json` everywhere but at `/admin/v1/restore`.";
     ValidationFailed "validation-failed" UNPROCESSABLE_ENTITY "The request is well-formed but not acceptable"
         "Correct the fields named in `errors`.";
+    DamagedBackup "damaged-backup" UNPROCESSABLE_ENTITY "This is no backup, or not a whole one"
+        "Nothing is open that was not before. Restore another copy of it, from its beginning.";
     IdempotencyKeyReused "idempotency-key-reused" UNPROCESSABLE_ENTITY "The Idempotency-Key belongs to another request"
         "Use a fresh key for a new operation; send a retry exactly as it was sent first.";
     Overloaded "overloaded" TOO_MANY_REQUESTS "A limit of the cluster is reached"
@@ -96,6 +102,8 @@ codes! {
         "Nothing happened and the entity was restarted. Look the trace id up in the node's log; it is a defect of the entity's code.";
     NoQuorum "no-quorum" SERVICE_UNAVAILABLE "No majority of the data's replicas can be reached"
         "Nothing happened. Retry after `retry-after`; if it stays, bring back enough nodes for a majority (`quorate shards`).";
+    Restoring "restoring" SERVICE_UNAVAILABLE "A backup is being restored"
+        "Nothing happened. Wait until `quorate restore` has ended; if it broke off, run it again with the same file.";
     ShuttingDown "shutting-down" SERVICE_UNAVAILABLE "This node is stopping"
         "Nothing happened. Send the request to another node.";
     NotReady "not-ready" SERVICE_UNAVAILABLE "This node is not ready"
@@ -261,6 +269,11 @@ impl Problem {
                 U::Frozen { .. } => {
                     Self::new(Code::Frozen, "what is stored of the resource does not add up; nothing happened")
                 }
+                U::Restoring { shard } => Self::new(
+                    Code::Restoring,
+                    format!("a backup is being restored into shard {shard}; nothing happened"),
+                )
+                .retry_after(5),
                 U::ShuttingDown => {
                     Self::new(Code::ShuttingDown, "this node is stopping; nothing happened").retry_after(1)
                 }
@@ -332,6 +345,7 @@ mod tests {
         assert_eq!(status_of(Unavailable::UnknownType { entity_type: "x".into() }).0, 404);
         assert_eq!(status_of(Unavailable::Invalid { detail: "x".into() }).0, 422);
         assert_eq!(status_of(Unavailable::Frozen { key: "k".into() }), (409, "frozen", None));
+        assert_eq!(status_of(Unavailable::Restoring { shard }), (503, "restoring", Some(5)));
         assert_eq!(status_of(Unavailable::ShuttingDown), (503, "shutting-down", Some(1)));
     }
 

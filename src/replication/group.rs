@@ -190,13 +190,23 @@ impl Group {
     /// Returns once this replica has applied everything that was acknowledged before the call and
     /// is known to lead: under the leader lease, else after a round to a quorum.
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
-        let linearizer = match self.raft.get_read_linearizer(ReadPolicy::LeaseRead).await {
-            Ok(linearizer) => linearizer,
-            Err(_) => self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|e| match e {
-                RaftError::Fatal(fatal) => ReadError::Stopped(fatal.to_string()),
-                RaftError::APIError(_) => ReadError::NotLeader,
-            })?,
-        };
+        match self.barrier(ReadPolicy::LeaseRead).await {
+            Err(ReadError::NotLeader) => self.barrier(ReadPolicy::ReadIndex).await,
+            done => done,
+        }
+    }
+
+    /// Returns once a quorum, asked after the call, knows of no later leader, and this replica has applied
+    /// everything that was committed then. Unlike [`Group::read_barrier`] it trusts no clock.
+    pub async fn confirm_leadership(&self) -> Result<(), ReadError> {
+        self.barrier(ReadPolicy::ReadIndex).await
+    }
+
+    async fn barrier(&self, policy: ReadPolicy) -> Result<(), ReadError> {
+        let linearizer = self.raft.get_read_linearizer(policy).await.map_err(|e| match e {
+            RaftError::Fatal(fatal) => ReadError::Stopped(fatal.to_string()),
+            RaftError::APIError(_) => ReadError::NotLeader,
+        })?;
         linearizer.await_ready(&self.raft).await.map_err(|e| ReadError::Stopped(e.to_string()))?;
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! depends on the item and on the state alone, so every replica ends up with the same.
 
 use super::{
+    backup::Restores,
     chain::Chain,
     entry::{Change, Item, Kept, KeyedAnswer, Outcome},
     keys,
@@ -123,6 +124,13 @@ pub struct Entity {
     used: bool,
 }
 
+impl Entity {
+    /// Has it written with the next checkpoint.
+    pub fn touch(&mut self) {
+        self.dirty = true;
+    }
+}
+
 /// Effects received from one source shard.
 #[derive(Default)]
 struct Received {
@@ -146,7 +154,8 @@ pub struct AppliedState {
     pub(super) lists: lists::Versions,
     pub(super) lists_changed: bool,
     pub(super) registry: Arc<Registry>,
-    entities: HashMap<EntityKey, Entity>,
+    pub(super) restores: Restores,
+    pub(super) entities: HashMap<EntityKey, Entity>,
     received: HashMap<GroupId, Received>,
 }
 
@@ -173,15 +182,25 @@ impl AppliedState {
             lists_changed: false,
             ledger,
             place: LogPlace::default(),
+            restores: Restores::default(),
             entities: HashMap::new(),
             received: HashMap::new(),
         };
-        state.load_outbox()?;
-        state.load_letters()?;
-        state.load_received()?;
-        state.refresh_next_timer()?;
+        state.load_restores()?;
+        state.load()?;
         state.open_lists()?;
         Ok(state)
+    }
+
+    /// Reads what is kept in memory beside the store.
+    pub(super) fn load(&mut self) -> Result<(), Error> {
+        self.outbox.clear();
+        self.letters.clear();
+        self.received.clear();
+        self.load_outbox()?;
+        self.load_letters()?;
+        self.load_received()?;
+        self.refresh_next_timer()
     }
 
     fn load_outbox(&mut self) -> Result<(), Error> {
@@ -226,6 +245,10 @@ impl AppliedState {
 
     pub fn apply(&mut self, item: Item) -> Result<Outcome, Error> {
         match item {
+            Item::Restore { backup, step } => self.restore(backup, step),
+            // What an owner had under way when the restore began.
+            Item::Change(_) | Item::Rejected { .. } if self.restores.under_way() => Ok(Outcome::Refused { actual: 0 }),
+            _ if self.restores.under_way() => Ok(Outcome::Done),
             Item::Change(change) => self.apply_change(change),
             Item::EffectsDone(numbers) => {
                 for number in numbers {
@@ -628,6 +651,15 @@ impl AppliedState {
 
     /// Writes changed entities and the progress into the overlay, ready to be flushed.
     pub fn prepare_checkpoint(&mut self, receipts_kept: u64) -> Result<(), Error> {
+        self.settle()?;
+        self.ledger.checkpoint(&mut self.overlay, receipts_kept)?;
+        self.overlay.write(keys::CHAIN.to_vec(), encode(self.overlay.chain.saved())?);
+        self.overlay.write(keys::META.to_vec(), encode(&self.meta)?);
+        Ok(())
+    }
+
+    /// Writes changed entities into the overlay, which then holds all that is not in the store.
+    pub fn settle(&mut self) -> Result<(), Error> {
         let mut records = Vec::new();
         for (key, entity) in self.entities.iter_mut().filter(|(_, e)| e.dirty) {
             let entity_type = self.registry.entity_type(&key.entity_type);
@@ -645,9 +677,6 @@ impl AppliedState {
         if std::mem::take(&mut self.lists_changed) {
             self.overlay.write(keys::LISTS.to_vec(), encode(&self.lists)?);
         }
-        self.ledger.checkpoint(&mut self.overlay, receipts_kept)?;
-        self.overlay.write(keys::CHAIN.to_vec(), encode(self.overlay.chain.saved())?);
-        self.overlay.write(keys::META.to_vec(), encode(&self.meta)?);
         Ok(())
     }
 
@@ -660,6 +689,12 @@ impl AppliedState {
             self.entities.retain(|_, e| e.dirty);
         }
     }
+}
+
+/// An entity's record, of which the history says everything else.
+pub(super) fn without_state(record: &[u8]) -> Result<Bytes, Error> {
+    let record = EntityRecord { state: None, ..decode(record)? };
+    Ok(encode(&record)?.into())
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {

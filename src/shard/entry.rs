@@ -2,7 +2,10 @@
 //!
 //! `tag (1 byte) · [length (u32, little endian) · item (bincode)]*`
 
-use super::request::Cause;
+use super::{
+    backup::{BackupId, Declined, Restore},
+    request::Cause,
+};
 use crate::{
     entity::{Effect, EntityKey, Versioned, codec},
     replication::COMMAND_TAG,
@@ -61,6 +64,11 @@ pub enum Item {
         number: u64,
         answer: Option<KeyedAnswer>,
         word: Versioned,
+    },
+    /// A step of a restore. Between the first and the last one nothing else does anything.
+    Restore {
+        backup: BackupId,
+        step: Restore,
     },
 }
 
@@ -127,6 +135,8 @@ pub enum Outcome {
     /// The cause, or the idempotency key, has taken effect before.
     Duplicate,
     Done,
+    /// A step of a restore that was not done.
+    Declined(Declined),
 }
 
 /// Packs encoded items into one command.
@@ -189,6 +199,7 @@ pub fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
             Outcome::Refused { actual } => (1, *actual),
             Outcome::Duplicate => (2, 0),
             Outcome::Done => (3, 0),
+            Outcome::Declined(why) => (4, *why as u64),
         };
         bytes.push(tag);
         bytes.extend_from_slice(&number.to_le_bytes());
@@ -206,6 +217,7 @@ pub fn decode_outcomes(bytes: &[u8]) -> Vec<Outcome> {
             0 => Outcome::Changed { version: number },
             1 => Outcome::Refused { actual: number },
             2 => Outcome::Duplicate,
+            4 => Outcome::Declined(Declined::numbered(number)),
             _ => Outcome::Done,
         }
     };
@@ -250,6 +262,7 @@ mod tests {
             Item::DiscardDeadLetter { number: 4, answer: None },
             Item::Rejected { key: EntityKey::new("order", "a").unwrap(), base_version: 7, answer: answer() },
             Item::DiscardTask { number: 4, answer: None, word: Versioned { version: 1, bytes: vec![7] } },
+            Item::Restore { backup: BackupId(7), step: Restore::Open },
         ];
         let mut pack = Pack::default();
         for item in &items {
@@ -265,8 +278,10 @@ mod tests {
 
     #[test]
     fn outcomes_survive_the_trip_to_the_proposer() {
-        let outcomes =
-            [Outcome::Changed { version: 9 }, Outcome::Refused { actual: 3 }, Outcome::Duplicate, Outcome::Done];
+        let declined = [Declined::NotEmpty, Declined::OtherBackup, Declined::OutOfOrder, Declined::Damaged];
+        let mut outcomes =
+            vec![Outcome::Changed { version: 9 }, Outcome::Refused { actual: 3 }, Outcome::Duplicate, Outcome::Done];
+        outcomes.extend(declined.map(Outcome::Declined));
         assert_eq!(decode_outcomes(&encode_outcomes(&outcomes)), outcomes);
     }
 }

@@ -3,9 +3,10 @@
 
 use super::{
     Clock, Options,
+    backup::Cuts,
     entry::Pack,
     machine::ShardMachine,
-    request::{CommandReply, CommandRequest, Query, QueryReply, QueryRequest},
+    request::{Cause, CommandReply, CommandRequest, Query, QueryReply, QueryRequest},
     router::Router,
     session::{Opening, Session},
     task_queue::Queues,
@@ -54,6 +55,7 @@ pub struct ShardHost {
     options: Arc<Options>,
     clock: Clock,
     queues: Queues,
+    cuts: Cuts,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -81,11 +83,12 @@ impl ShardHost {
             options,
             clock,
             queues,
+            cuts: Cuts::default(),
             stop: CancellationToken::new(),
             tasks,
         });
-        host.tasks.spawn(host.clone().until_stopped(host.clone().follow_leadership(router)));
-        host.tasks.spawn(host.clone().until_stopped(host.clone().take_checkpoints()));
+        host.spawn(host.clone().follow_leadership(router));
+        host.spawn(host.clone().take_checkpoints());
         host
     }
 
@@ -96,12 +99,26 @@ impl ShardHost {
         }
     }
 
+    /// Runs a task until the host stops.
+    pub(super) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.clone().until_stopped(task));
+    }
+
     pub fn group(&self) -> &Arc<Group> {
         &self.group
     }
 
     pub fn machine(&self) -> &ShardMachine {
         &self.machine
+    }
+
+    pub(super) fn cuts(&self) -> &Cuts {
+        &self.cuts
+    }
+
+    /// Changes that may wait for a checkpoint.
+    pub(super) fn dirty_bytes_max(&self) -> usize {
+        self.options.dirty_bytes_max()
     }
 
     pub fn leadership(&self) -> Leadership {
@@ -163,9 +180,14 @@ impl ShardHost {
         }
     }
 
-    /// Serves one term; returns when a session failed, to be opened again.
+    /// Serves one term; returns when a session failed, or has nothing to serve while a backup is restored, to be
+    /// opened again.
     async fn serve(self: &Arc<Self>, term: u64, router: &Router) {
         if !sabotage::is(Sabotage::SkipGapless) && !self.catch_up(term).await {
+            return;
+        }
+        let mut restoring = self.machine.restoring();
+        if restoring.wait_for(|restoring| !restoring).await.is_err() {
             return;
         }
         let lost = OwnerLost::default();
@@ -184,7 +206,10 @@ impl ShardHost {
             Ok(session) => {
                 tracing::info!(shard = %self.shard(), term, "serving");
                 *self.session.lock() = Some(session);
-                lost.0.notified().await;
+                tokio::select! {
+                    () = lost.0.notified() => {}
+                    _ = restoring.wait_for(|restoring| *restoring) => {}
+                }
             }
             Err(error) => tracing::error!(shard = %self.shard(), %error, "a session cannot be opened"),
         }
@@ -246,8 +271,16 @@ impl ShardHost {
         let session = self.session.lock().clone();
         match session {
             Some(session) => session.command(request).await,
+            // What shards tell each other waits.
+            None if self.machine.is_restoring() && request.cause == Cause::Client => {
+                CommandReply::Unavailable(self.restoring())
+            }
             None => CommandReply::NotOwner { hint: self.not_owner() },
         }
+    }
+
+    pub(super) fn restoring(&self) -> Unavailable {
+        Unavailable::Restoring { shard: self.shard() }
     }
 
     /// Whether this replica is fresh enough: any is for a local read that has something to show, be it
@@ -270,6 +303,9 @@ impl ShardHost {
     }
 
     pub async fn query(&self, request: QueryRequest) -> QueryReply {
+        if self.machine.is_restoring() {
+            return QueryReply::Unavailable(self.restoring());
+        }
         if !self.may_answer(request.consistency).await {
             return QueryReply::NotOwner { hint: self.not_owner() };
         }

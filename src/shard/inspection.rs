@@ -4,6 +4,7 @@
 use super::{
     StateHash,
     applied::{Delivery, Outgoing, QueuedTask},
+    backup::{BackupId, CutAnswer, CutAsk, Restore, RestoreAnswer},
     dead_letters::{DeadLetter, EffectId, shorten},
     entry::{Item, KeyedAnswer},
     host::ShardHost,
@@ -118,6 +119,15 @@ pub enum Ask {
     },
     /// Of the replica that is asked, whether it owns the shard or not.
     StateHash,
+    /// Its part in a backup.
+    Cut {
+        backup: BackupId,
+        ask: CutAsk,
+    },
+    Restore {
+        backup: BackupId,
+        step: Restore,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -137,6 +147,8 @@ pub enum Answer {
     /// It may have happened, or may still happen.
     Unknown,
     StateHash(StateHash),
+    Cut(CutAnswer),
+    Restore(RestoreAnswer),
 }
 
 /// Answers as the owner.
@@ -155,7 +167,8 @@ async fn answer(session: &Arc<Session>, ask: Ask) -> Result<Answer, Error> {
             Ok(Answer::DeadLetter(letter.map(|letter| letter_status(session.shard, number, letter))))
         }
         Ask::Resolve { number, resolution, idempotency } => resolve(session, number, resolution, idempotency).await,
-        Ask::StateHash => Ok(Answer::StateHash(machine.state_hash())),
+        // Asked of the host.
+        Ask::StateHash | Ask::Cut { .. } | Ask::Restore { .. } => Ok(Answer::NotOwner { hint: None }),
     }
 }
 
@@ -262,10 +275,13 @@ fn word(session: &Session, number: u64) -> Result<Option<Versioned>, Error> {
 
 impl ShardHost {
     /// Answers if this node is the owner; of a replica's own hash whoever has one.
-    pub async fn ask(&self, ask: Ask) -> Answer {
-        if matches!(ask, Ask::StateHash) {
-            return Answer::StateHash(self.machine().state_hash());
-        }
+    pub async fn ask(self: &Arc<Self>, ask: Ask) -> Answer {
+        let ask = match ask {
+            Ask::StateHash => return Answer::StateHash(self.machine().state_hash()),
+            Ask::Cut { backup, ask } => return Box::pin(self.cut(backup, ask)).await,
+            Ask::Restore { backup, step } => return Box::pin(self.restore(backup, step)).await,
+            ask => ask,
+        };
         let session = match self.leading().await {
             Ok(session) => session,
             Err(hint) => return Answer::NotOwner { hint },
@@ -281,8 +297,8 @@ impl Router {
     /// Asks a shard's owner, for at most `timeout`.
     pub async fn ask_shard(&self, request: ShardRequest, timeout: Duration) -> Result<Answer, Unavailable> {
         let (group, deadline) = (request.group, Instant::now() + timeout);
-        let changes = matches!(request.ask, Ask::Resolve { .. });
-        let may_repeat = !changes || matches!(&request.ask, Ask::Resolve { idempotency: Some(_), .. });
+        let changes = matches!(request.ask, Ask::Resolve { .. } | Ask::Restore { .. });
+        let may_repeat = !matches!(&request.ask, Ask::Resolve { idempotency: None, .. });
         let (mut attempt, mut unknown) = (0, false);
         loop {
             match self.try_ask(&request, attempt, deadline).await {
@@ -300,6 +316,15 @@ impl Router {
                 });
             }
         }
+    }
+
+    /// Asks one node, here or elsewhere, until `deadline`; `None` if it does not answer.
+    pub async fn ask_node(&self, node: NodeId, request: ShardRequest, deadline: Instant) -> Option<Answer> {
+        if node != self.me() {
+            return self.send(node, Service::Shard, &request, deadline).await.ok();
+        }
+        let host = self.host(request.group)?;
+        tokio::time::timeout_at(deadline, host.ask(request.ask)).await.ok()
     }
 
     /// The running hash of another node's replica; `None` if it cannot tell just now.

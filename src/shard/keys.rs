@@ -163,6 +163,11 @@ pub fn parse_entity_of<'a>(entity_type: &str, key: &'a [u8]) -> Option<&'a str> 
     std::str::from_utf8(key.get(2 + entity_type.len() + 1..)?).ok()
 }
 
+/// The range of every row of every list.
+pub fn all_rows() -> (Vec<u8>, Vec<u8>) {
+    all_below(vec![b'l'])
+}
+
 /// The range of every row of a type.
 pub fn rows_of(entity_type: &str) -> (Vec<u8>, Vec<u8>) {
     all_below(of_type(b'l', entity_type))

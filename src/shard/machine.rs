@@ -4,6 +4,7 @@ use super::{
     Options,
     applied::{AppliedState, Outgoing, Timer},
     audit::Auditor,
+    backup::Pinned,
     chain::StateHash,
     entry::{self, Kept, KeyedAnswer, Outcome},
     gate::Gate,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     cluster::Receipt,
     entity::{EntityKey, ShardId},
-    replication::{Applied, CommittedEntry, EntryKind, Machine, SnapshotSink, SnapshotSource},
+    replication::{Applied, CommittedEntry, EntryKind, Machine, Position, SnapshotSink, SnapshotSource},
     storage::{Error, GroupId, Storage, Write},
 };
 use bytes::Bytes;
@@ -53,6 +54,10 @@ struct Inner {
     progress: watch::Sender<(u64, u64)>,
     outbox_grew: Notify,
     timers_changed: Notify,
+    /// Whether a backup is being restored into it.
+    restoring: watch::Sender<bool>,
+    /// Told when a checkpoint is written.
+    flushed: Notify,
 }
 
 /// What a replica knows of a place in the log.
@@ -74,6 +79,7 @@ impl ShardMachine {
         let state = AppliedState::open(storage.clone(), group, registry.clone())?;
         let applied = state.meta.progress.clone();
         let at = applied.position.map_or((0, 0), |p| (p.term, p.index));
+        let restoring = state.restores.under_way();
         let checkpoint = applied.position.is_some().then_some(applied);
         Ok(Self(Arc::new(Inner {
             group,
@@ -89,6 +95,8 @@ impl ShardMachine {
             progress: watch::Sender::new(at),
             outbox_grew: Notify::new(),
             timers_changed: Notify::new(),
+            restoring: watch::Sender::new(restoring),
+            flushed: Notify::new(),
         })))
     }
 
@@ -257,6 +265,51 @@ impl ShardMachine {
         self.0.state.lock().overlay.dirty_bytes()
     }
 
+    /// Waits until less than this waits for a checkpoint.
+    pub async fn room(&self, dirty_bytes_max: usize) {
+        loop {
+            let flushed = self.0.flushed.notified();
+            tokio::pin!(flushed);
+            // Listen first, then look: a checkpoint in between is not missed.
+            flushed.as_mut().enable();
+            if self.dirty_bytes() < dirty_bytes_max {
+                return;
+            }
+            flushed.await;
+        }
+    }
+
+    pub fn position(&self) -> Option<Position> {
+        self.0.state.lock().meta.progress.position
+    }
+
+    /// A reader of the state as it is now; `None` if something was applied after `position`.
+    pub fn pin_at(&self, position: Option<Position>) -> Result<Option<Pinned>, Error> {
+        let mut state = self.0.state.lock();
+        if state.meta.progress.position != position || state.restores.under_way() {
+            return Ok(None);
+        }
+        Pinned::of(&mut state).map(Some)
+    }
+
+    /// Whether a backup is being restored into this shard, and every change of that.
+    pub fn restoring(&self) -> watch::Receiver<bool> {
+        self.0.restoring.subscribe()
+    }
+
+    /// Whether the shard began with what a backup had of another one.
+    pub fn was_restored(&self) -> bool {
+        self.0.state.lock().restores.has_past()
+    }
+
+    pub fn is_restoring(&self) -> bool {
+        *self.0.restoring.borrow()
+    }
+
+    fn note_restoring(&self, now: bool) {
+        self.0.restoring.send_if_modified(|before| std::mem::replace(before, now) != now);
+    }
+
     fn notify_watchers(&self, changed: &[EntityKey]) {
         let mut watchers = self.0.watchers.lock();
         if watchers.is_empty() {
@@ -282,6 +335,7 @@ impl ShardMachine {
         state.overlay.flushed();
         state.shrink_cache(self.0.entities_cached);
         *self.0.checkpoint.lock() = Some(applied.clone());
+        self.0.flushed.notify_waiters();
         Ok(applied)
     }
 
@@ -313,8 +367,10 @@ impl ShardMachine {
             let detail = format!("snapshot ends at {:?}, not {:?}", fresh.meta.progress.position, applied.position);
             return Err(Error::Corrupt { place: format!("snapshot of group {}", self.0.group.0), detail });
         }
+        let restoring = fresh.restores.under_way();
         *self.0.state.lock() = fresh;
         self.0.auditor.forget();
+        self.note_restoring(restoring);
         let at = applied.position.map_or((0, 0), |p| (p.term, p.index));
         *self.0.checkpoint.lock() = Some(applied);
         self.0.progress.send_replace(at);
@@ -331,14 +387,16 @@ impl Machine for ShardMachine {
         let mut replies = Vec::with_capacity(entries.len());
         let mut changed = Vec::new();
         let at = entries.last().map(|e| e.position);
-        let (grew, timers) = {
+        let (grew, timers, restoring) = {
             let mut state = self.0.state.lock();
             let (effects, next_timer) = (state.meta.next_effect, state.next_timer_at_ms);
             for committed in entries {
                 replies.push(apply_entry(&mut state, committed, &mut changed)?);
             }
-            (state.meta.next_effect != effects, state.next_timer_at_ms != next_timer)
+            let restoring = state.restores.under_way();
+            (state.meta.next_effect != effects, state.next_timer_at_ms != next_timer, restoring)
         };
+        self.note_restoring(restoring);
         if let Some(at) = at {
             self.0.progress.send_replace((at.term, at.index));
         }

@@ -54,6 +54,16 @@ pub struct Options {
     pub audit_interval: Duration,
 }
 
+/// Changes that may wait for a checkpoint, in sizes of one.
+const DIRTY_FACTOR: u64 = 64;
+
+impl Options {
+    /// Changes that may wait for a checkpoint: past it clients are refused.
+    pub(super) fn dirty_bytes_max(&self) -> usize {
+        usize::try_from(self.checkpoint_bytes.as_u64() * DIRTY_FACTOR).unwrap_or(usize::MAX)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {

@@ -50,6 +50,7 @@ pub fn refusal(reply: &CommandReply) -> Option<(&'static str, String)> {
         Unavailable::NoQuorum { .. }
         | Unavailable::OutcomeUnknown { .. }
         | Unavailable::Overloaded { .. }
+        | Unavailable::Restoring { .. }
         | Unavailable::ShuttingDown => return None,
     };
     Some((kind, unavailable.to_string()))
@@ -84,6 +85,7 @@ mod tests {
             Unavailable::OutcomeUnknown { shard },
             Unavailable::Overloaded { limit: "x".into() },
             Unavailable::ShuttingDown,
+            Unavailable::Restoring { shard },
         ];
         assert!(passing.into_iter().all(|why| refusal(&CommandReply::Unavailable(why)).is_none()));
         for passing in [CommandReply::Unknown, CommandReply::TryAgain, CommandReply::NotOwner { hint: None }] {

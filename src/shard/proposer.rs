@@ -6,6 +6,7 @@
 
 use super::{
     actor::{Marks, Ticket},
+    backup::Pause,
     entry::{self, Item, Outcome, Pack},
     host::OwnerLost,
     request::CommandReply,
@@ -63,6 +64,8 @@ enum Work {
         item: Vec<u8>,
         done: Option<oneshot::Sender<bool>>,
     },
+    /// Nothing behind it is proposed until it ends.
+    Pause(Pause),
 }
 
 /// Where actors and the shard's own tasks hand their items in.
@@ -77,6 +80,11 @@ impl Submitter {
 
     pub async fn barrier(&self, answer: Answer, reply: CommandReply) {
         let _ = self.0.send(Work::Barrier { answer, reply }).await;
+    }
+
+    /// Once everything before has ended, nothing is proposed until the pause ends.
+    pub async fn pause(&self, pause: Pause) {
+        let _ = self.0.send(Work::Pause(pause)).await;
     }
 
     /// Proposes an item of the shard itself; true once it is applied.
@@ -135,6 +143,10 @@ impl Proposer {
                     None => return,
                 },
             };
+            if let Work::Pause(pause) = first {
+                proposer.pause(&slots, pause).await;
+                continue;
+            }
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
             // Whoever else is ready to run may hand in its item first. Under load that makes entries
             // larger; where nobody is ready it costs nothing.
@@ -169,6 +181,14 @@ impl Proposer {
         }
     }
 
+    async fn pause(&self, slots: &Semaphore, pause: Pause) {
+        let all = u32::try_from(self.options.entries_in_flight).unwrap_or(u32::MAX);
+        // An entry under way keeps its slot until it has ended.
+        if slots.acquire_many(all).await.is_ok() {
+            pause.last().await;
+        }
+    }
+
     /// Takes what waits, up to the bounds of one entry.
     fn gather(&self, first: Work, queue: &mut mpsc::Receiver<Work>, held_over: &mut Option<Work>) -> (Pack, Vec<Work>) {
         let mut pack = Pack::default();
@@ -178,6 +198,10 @@ impl Proposer {
             let item = match &work {
                 Work::Change { item, .. } | Work::Upkeep { item, .. } => Some(item),
                 Work::Barrier { .. } => None,
+                Work::Pause(_) => {
+                    *held_over = Some(work);
+                    break;
+                }
             };
             if let Some(item) = item {
                 if pack.count > 0 && pack.len() + item.len() > self.options.pack_bytes {
@@ -239,6 +263,8 @@ impl Proposer {
         for work in works {
             match work {
                 Work::Barrier { answer, reply } => answer.send(if fine { reply } else { CommandReply::TryAgain }),
+                // Never in an entry.
+                Work::Pause(_) => {}
                 Work::Upkeep { done, .. } => {
                     outcomes.next();
                     done.map(|d| d.send(true));
@@ -254,7 +280,7 @@ impl Proposer {
                         fine = false;
                         answer.send(CommandReply::TryAgain);
                     }
-                    Some(Outcome::Done) | None => {
+                    Some(Outcome::Done | Outcome::Declined(_)) | None => {
                         fine = false;
                         answer.send(CommandReply::Unknown);
                     }
@@ -300,5 +326,6 @@ fn fail(work: Work, error: &ProposeError) {
         Work::Upkeep { done, .. } => {
             done.map(|d| d.send(false));
         }
+        Work::Pause(_) => {}
     }
 }

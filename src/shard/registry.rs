@@ -1,6 +1,7 @@
 //! Which entity types and task handlers this node knows, behind uniform interfaces.
 
 use super::{
+    backup::TypeVersions,
     tap::{Tap, Tapped},
     task_queue::TaskQueue,
 };
@@ -24,6 +25,8 @@ pub enum Decided {
 /// One registered [`Entity`] implementation. States handed in must be its own.
 pub trait EntityType: Send + Sync + 'static {
     fn name(&self) -> &'static str;
+    /// In which its events and commands are written.
+    fn versions(&self) -> TypeVersions;
     fn empty(&self) -> State;
     fn copy(&self, state: &State) -> State;
     fn save(&self, state: &State) -> Result<Versioned, codec::Error>;
@@ -70,6 +73,10 @@ fn foreign_state() -> codec::Error {
 impl<E: Entity> EntityType for Typed<E> {
     fn name(&self) -> &'static str {
         E::TYPE
+    }
+
+    fn versions(&self) -> TypeVersions {
+        TypeVersions { event: E::EVENT_VERSION, command: E::COMMAND_VERSION }
     }
 
     fn empty(&self) -> State {

@@ -72,6 +72,10 @@ impl Router {
         }))
     }
 
+    pub(super) fn me(&self) -> NodeId {
+        self.0.me
+    }
+
     pub fn cluster(&self) -> ClusterId {
         self.0.peers.cluster
     }

@@ -33,8 +33,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How often idle actors are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// Changes that may wait for a checkpoint, in sizes of one: past it clients are refused.
-const DIRTY_FACTOR: u64 = 64;
 const RESTART_BACKOFF_MIN: Duration = Duration::from_millis(10);
 const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// An entity that has not failed for this long starts over with the shortest backoff.
@@ -126,7 +124,7 @@ impl Session {
             submitter,
             router,
             admission: Arc::new(Semaphore::new(options.commands_in_flight)),
-            dirty_bytes_max: usize::try_from(options.checkpoint_bytes.as_u64() * DIRTY_FACTOR).unwrap_or(usize::MAX),
+            dirty_bytes_max: options.dirty_bytes_max(),
             options,
             clock,
             queues,

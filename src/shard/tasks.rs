@@ -190,8 +190,11 @@ impl Attempts {
 
     fn context(&self) -> TaskContext {
         let number = self.queued.first_number.unwrap_or(self.number);
+        // Where it was on its way when that was backed up, its key stays.
+        let origin = self.session.machine.look(|state| state.restores.origin_of(number));
+        let cluster = origin.unwrap_or_else(|| self.session.router.cluster());
         TaskContext {
-            idempotency_key: format!("{}-{}-{number}", self.session.router.cluster(), self.session.shard),
+            idempotency_key: format!("{cluster}-{}-{number}", self.session.shard),
             attempt: self.queued.attempts + 1,
             entity_type: self.from.entity_type.to_string(),
             entity_id: self.from.id.to_string(),

@@ -1,6 +1,7 @@
 //! Tests of the whole in one process. Tests with real processes are in tests/cluster.
 
 mod audit;
+mod backup;
 mod entities;
 mod examples;
 mod http;

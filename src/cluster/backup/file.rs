@@ -15,7 +15,7 @@
 use crate::{
     catalog::ClusterId,
     entity::ShardId,
-    shard::backup::{BackupId, Pairs, ShardHead, Sum, decode_chunk},
+    shard::backup::{BackupId, Pairs, ShardHead, Sum, TypeVersions, decode_chunk},
 };
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -46,12 +46,6 @@ pub struct BackupHeader {
     pub entity_types: BTreeMap<String, TypeVersions>,
     /// All shards, from 0 on.
     pub shards: Vec<ShardHead>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TypeVersions {
-    pub event: u16,
-    pub command: u16,
 }
 
 /// A file that is no backup, or no longer a whole one.

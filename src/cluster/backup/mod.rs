@@ -1,6 +1,10 @@
 //! Backups: everything at one moment, in one file, and out of it again. docs/decisions/0038-backup.md.
 
+mod cut;
 mod file;
+mod restore;
 
-pub use crate::shard::backup::{BackupId, Origin, ShardHead, Sum};
-pub use file::{BackupHeader, BackupReader, BackupWriter, DamagedBackup, Section, TypeVersions};
+pub use crate::shard::backup::{BackupId, Origin, ShardHead, Sum, TypeVersions};
+pub use cut::{Backup, BrokenOff};
+pub use file::{BackupHeader, BackupReader, BackupWriter, DamagedBackup, Section};
+pub use restore::{RestoreError, RestoredBackup};

@@ -23,8 +23,8 @@ pub use tests::{describes, example};
 pub use webhooks::*;
 
 use super::{
-    Api, admin, console, events as events_route, evidence as evidence_routes, extract::Params, fallback, faults, ops,
-    problem::Problem, shop, tasks,
+    Api, admin, backup, console, events as events_route, evidence as evidence_routes, extract::Params, fallback,
+    faults, ops, problem::Problem, shop, tasks,
 };
 use axum::{
     Router,
@@ -69,6 +69,7 @@ use utoipa::OpenApi;
         ops::livez, ops::healthz, ops::readyz, ops::startupz, ops::metrics_text,
         console::console,
         admin::status, admin::members, admin::leave, admin::shards, admin::entity, admin::config,
+        backup::backup, backup::restore,
         events_route::events,
         tasks::tasks, tasks::dead_letters, tasks::dead_letter, tasks::retry, tasks::discard,
         evidence_routes::receipt, evidence_routes::state_hashes, evidence_routes::violations,

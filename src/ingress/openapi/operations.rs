@@ -14,6 +14,28 @@ pub struct ResolveHeaders {
     idempotency_key: Option<String>,
 }
 
+/// Bytes.
+#[derive(Serialize, ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub struct Binary(Vec<u8>);
+
+/// A backup that was put in.
+#[derive(Serialize, ToSchema)]
+pub struct RestoredBackup {
+    #[schema(example = "6f1f2f0e5d4e4b8f9a540f5f6f1d2c3b", pattern = "^[0-9a-f]{32}$")]
+    backup: String,
+    /// The cluster that it was taken of.
+    #[schema(example = "0c5c1bd0a0a84d1e8b1d0e6c1f7a2b3c", pattern = "^[0-9a-f]{32}$")]
+    cluster: String,
+    #[schema(example = "2026-11-26T10:00:00.000Z")]
+    taken_at: String,
+    shards: u16,
+    /// Keys and values in it, of all shards.
+    pairs: u64,
+    /// Length of the file.
+    bytes: u64,
+}
+
 /// A task that has not ended.
 #[derive(Serialize, ToSchema)]
 pub struct Task {

@@ -50,6 +50,13 @@ pub struct Origin {
     pub cluster: ClusterId,
 }
 
+/// In which versions the events and commands of an entity type are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypeVersions {
+    pub event: u16,
+    pub command: u16,
+}
+
 /// Keys without the prefix of their group, and values.
 pub type Pairs = Vec<(Vec<u8>, Bytes)>;
 

@@ -89,6 +89,9 @@ pub struct Room {
 
 impl ShardHost {
     pub async fn list(&self, asked: &ListQuery, consistency: Consistency) -> ListReply {
+        if self.machine().is_restoring() {
+            return ListReply::Unavailable(self.restoring());
+        }
         if !self.may_answer(consistency).await {
             return ListReply::NotOwner { hint: self.not_owner() };
         }

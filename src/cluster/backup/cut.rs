@@ -1,0 +1,256 @@
+//! Takes a backup: one cut over all shards, then their states of that moment, one shard after the other.
+//!
+//! ```text
+//! hold all shards ─▶ pin all shards ─▶ header ─▶ (chunk* ─▶ end) per shard ─▶ trailer
+//! ╰── writes wait ─────────────────╯   ╰── writes go on ────────────────────────────╯
+//! ```
+
+use super::{BackupHeader, BackupId, ShardHead, file::BackupWriter};
+use crate::{
+    catalog::NodeId,
+    cluster::{Unavailable, handle::Cluster},
+    entity::ShardId,
+    shard::{
+        Answer, Ask, Router, ShardRequest,
+        backup::{CutAnswer, CutAsk, HOLD_MAX, Part},
+        now_ms,
+    },
+    storage::GroupId,
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt, future::join_all, stream};
+use std::{future::ready, time::Duration};
+use tokio::time::Instant;
+
+/// Attempts at a cut: an owner that changes meanwhile spoils one.
+const ATTEMPTS: u32 = 4;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
+/// What is not held by then will not be held for long enough.
+const HOLD_WAIT: Duration = HOLD_MAX.checked_div(2).expect("two is not zero");
+const PIN_WAIT: Duration = HOLD_MAX;
+/// For a chunk, which is read on demand.
+const READ_WAIT: Duration = Duration::from_secs(30);
+/// Between two times that the pins of shards to come are kept.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
+const END_WAIT: Duration = Duration::from_secs(2);
+/// Owners asked at once: all of them, as a rule.
+const ASKED: usize = 256;
+
+/// Everything at one moment, to be read.
+pub struct Backup {
+    header: BackupHeader,
+    pins: Pins,
+}
+
+/// The backup cannot go on: one of its shards is not to be had any more. What was read of it is of no use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the backup broke off: {detail}")]
+pub struct BrokenOff {
+    pub detail: String,
+}
+
+impl Cluster {
+    /// Takes a backup of all shards, as they are at one moment during this call. Writes wait while it is taken:
+    /// two rounds to the shards' owners, as a rule some milliseconds. What is returned is to be read at once: a
+    /// part that is not asked for within a minute is lost.
+    ///
+    /// # Errors
+    /// A shard has no quorum, owners keep changing, or ([`Unavailable::Overloaded`]) other backups are being read.
+    pub async fn backup(&self) -> Result<Backup, Unavailable> {
+        let (router, _) = self.way().await?;
+        let mut attempt = 1;
+        let pins = loop {
+            match Pins::take(&router).await {
+                Ok(pins) => break pins,
+                Err(unavailable @ Unavailable::Overloaded { .. }) => return Err(unavailable),
+                Err(unavailable) if attempt == ATTEMPTS => return Err(unavailable),
+                Err(unavailable) => tracing::info!(attempt, %unavailable, "a cut was spoiled; trying again"),
+            }
+            tokio::time::sleep(ATTEMPT_PAUSE * attempt).await;
+            attempt += 1;
+        };
+        let types = self.node().registry().entity_types();
+        let header = BackupHeader {
+            backup: pins.backup,
+            cluster: router.cluster(),
+            taken_at_ms: now_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            entity_types: types.map(|of| (of.name().to_owned(), of.versions())).collect(),
+            shards: pins.shards.iter().map(|(head, _)| head.clone()).collect(),
+        };
+        Ok(Backup { header, pins })
+    }
+}
+
+impl Backup {
+    pub fn header(&self) -> &BackupHeader {
+        &self.header
+    }
+
+    /// The file, in parts of any size. It is whole only if it ends without an error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, BrokenOff>> + Send {
+        let begun = BackupWriter::begin(&self.header).map_err(|error| BrokenOff { detail: error.to_string() });
+        let first = begun.map(|(writer, first)| {
+            let reading = Reading { pins: self.pins, writer: Some(writer), at: At::Shard(0), kept: Instant::now() };
+            stream::once(ready(Ok(first))).chain(reading.into_stream())
+        });
+        stream::once(ready(first)).try_flatten()
+    }
+}
+
+/// The shards of a backup where they are pinned, in their order. Dropped, they are let go.
+struct Pins {
+    router: Router,
+    backup: BackupId,
+    shards: Vec<(ShardHead, NodeId)>,
+    /// Who may have pinned what, or hold it.
+    asked: Vec<(GroupId, NodeId)>,
+}
+
+impl Pins {
+    async fn take(router: &Router) -> Result<Self, Unavailable> {
+        let begun = Instant::now();
+        let mut pins =
+            Self { router: router.clone(), backup: BackupId::random(), shards: Vec::new(), asked: Vec::new() };
+        pins.hold_all().await?;
+        let held = begun.elapsed();
+        pins.pin_all().await?;
+        tracing::info!(backup = %pins.backup, ?held, pinned = ?begun.elapsed(), "a cut over all shards");
+        metrics::histogram!("quorate_backup_pause_seconds").record(begun.elapsed().as_secs_f64());
+        Ok(pins)
+    }
+
+    async fn hold_all(&mut self) -> Result<(), Unavailable> {
+        let (router, backup) = (&self.router, self.backup);
+        let hold = |shard: u16| async move {
+            let ask = Ask::Cut { backup, ask: CutAsk::Hold };
+            let answer = router.ask_shard(ShardRequest { group: GroupId(shard), ask }, HOLD_WAIT).await;
+            (ShardId(shard), answer)
+        };
+        let answers: Vec<_> = stream::iter(0..router.shards()).map(hold).buffer_unordered(ASKED).collect().await;
+        let mut outcome = Ok(());
+        for (shard, answer) in answers {
+            match answer {
+                Ok(Answer::Cut(CutAnswer::Held { by })) => self.asked.push((GroupId(shard.0), by)),
+                Ok(_) => outcome = Err(Unavailable::NoQuorum { shard }),
+                Err(unavailable) => outcome = Err(unavailable),
+            }
+        }
+        outcome
+    }
+
+    async fn pin_all(&mut self) -> Result<(), Unavailable> {
+        let deadline = Instant::now() + PIN_WAIT;
+        let (router, backup) = (&self.router, self.backup);
+        let pin = |(group, node): (GroupId, NodeId)| async move {
+            (group, node, router.ask_cut(node, (group, backup), CutAsk::Pin, deadline).await)
+        };
+        let asked = self.asked.clone();
+        let answers: Vec<_> = stream::iter(asked).map(pin).buffer_unordered(ASKED).collect().await;
+        for (group, node, answer) in answers {
+            match answer {
+                Some(CutAnswer::Pinned(head)) => self.shards.push((head, node)),
+                Some(CutAnswer::Full) => return Err(Unavailable::Overloaded { limit: "backups at one time".into() }),
+                _ => return Err(Unavailable::NoQuorum { shard: ShardId(group.0) }),
+            }
+        }
+        self.shards.sort_unstable_by_key(|(head, _)| head.shard);
+        Ok(())
+    }
+
+    /// The chunk of a shard behind a key.
+    async fn part(&self, at: usize, after: Option<Vec<u8>>) -> Result<(ShardId, Part), BrokenOff> {
+        let Some((head, node)) = self.shards.get(at) else { return Err(broken_off("no such shard")) };
+        let (shard, deadline) = (head.shard, Instant::now() + READ_WAIT);
+        let place = (GroupId(shard.0), self.backup);
+        match self.router.ask_cut(*node, place, CutAsk::Read { after }, deadline).await {
+            Some(CutAnswer::Part(part)) => Ok((shard, part)),
+            Some(_) => Err(broken_off(&format!("node {node} has not kept shard {shard}"))),
+            None => Err(broken_off(&format!("node {node}, which has shard {shard}, does not answer"))),
+        }
+    }
+
+    /// Has the pins from here on kept for another while.
+    async fn keep_from(&self, at: usize) {
+        let deadline = Instant::now() + KEEP_EVERY;
+        for some in self.shards[at..].chunks(ASKED) {
+            let keep = some.iter().map(|(head, node)| {
+                self.router.ask_cut(*node, (GroupId(head.shard.0), self.backup), CutAsk::Keep, deadline)
+            });
+            // Whether one is gone shows when it is read.
+            join_all(keep).await;
+        }
+    }
+}
+
+fn broken_off(detail: &str) -> BrokenOff {
+    BrokenOff { detail: detail.to_owned() }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let (router, backup, asked) = (self.router.clone(), self.backup, std::mem::take(&mut self.asked));
+        let end = async move {
+            let deadline = Instant::now() + END_WAIT;
+            let all = asked.iter().map(|(group, node)| router.ask_cut(*node, (*group, backup), CutAsk::End, deadline));
+            // Who does not hear of it lets go by itself.
+            join_all(all).await;
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(end);
+        }
+    }
+}
+
+/// A backup that is being read.
+struct Reading {
+    pins: Pins,
+    /// Until the trailer is written.
+    writer: Option<BackupWriter>,
+    at: At,
+    kept: Instant,
+}
+
+enum At {
+    /// The beginning of one.
+    Shard(usize),
+    /// Behind this key of one.
+    Behind(usize, Vec<u8>),
+}
+
+impl Reading {
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, BrokenOff>> + Send {
+        stream::try_unfold(self, |mut reading| async move {
+            let next = reading.next().await?;
+            Ok(next.map(|bytes| (bytes, reading)))
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
+        let Some(writer) = &mut self.writer else { return Ok(None) };
+        let (shard, after) = match std::mem::replace(&mut self.at, At::Shard(0)) {
+            At::Shard(shard) => (shard, None),
+            At::Behind(shard, key) => (shard, Some(key)),
+        };
+        if shard == self.pins.shards.len() {
+            return Ok(self.writer.take().map(BackupWriter::finish));
+        }
+        if self.kept.elapsed() >= KEEP_EVERY {
+            self.pins.keep_from(shard).await;
+            self.kept = Instant::now();
+        }
+        let (id, part) = self.pins.part(shard, after).await?;
+        let mut bytes = Vec::with_capacity(part.chunk.len() + 128);
+        if !part.chunk.is_empty() {
+            bytes.extend_from_slice(&writer.chunk(&part.chunk, part.pairs as usize));
+        }
+        self.at = match part.last {
+            Some(key) => At::Behind(shard, key),
+            None => {
+                bytes.extend_from_slice(&writer.end(id));
+                At::Shard(shard + 1)
+            }
+        };
+        Ok(Some(bytes.into()))
+    }
+}
