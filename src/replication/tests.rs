@@ -10,7 +10,9 @@ use super::{
 use crate::{
     catalog::{ClusterId, NodeId},
     shard::{Registry, ShardMachine},
-    storage::{self, Done, EntryRecord, Error, GroupId, GroupState, MemoryStorage, SledStorage, Storage, Write},
+    storage::{
+        self, Done, EntryRecord, Error, GroupId, GroupState, MemoryStorage, SledStorage, StateRead, Storage, Write,
+    },
     transport::{Class, Handler, memory::Network},
 };
 use bytes::Bytes;
@@ -56,6 +58,12 @@ impl Storage for Fragile {
         self.store.segments_held(group)
     }
 
+    fn pin(&self, group: GroupId) -> Arc<dyn StateRead> {
+        self.store.pin(group)
+    }
+}
+
+impl StateRead for Fragile {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         self.store.get(key)
     }

@@ -2,7 +2,7 @@
 //! on disk.
 
 use super::{chain::Chain, keys};
-use crate::storage::{Error, GroupId, StateChange, Storage};
+use crate::storage::{Error, GroupId, StateChange, StateRead, Storage};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, HashSet},
@@ -18,6 +18,8 @@ pub struct Overlay {
     /// Over all that is put and deleted.
     pub chain: Chain,
     storage: Arc<dyn Storage>,
+    /// What is under the changes: the store, or a pin of it.
+    reads: Arc<dyn StateRead>,
     group: GroupId,
     generation: u32,
     prefix: Vec<u8>,
@@ -34,6 +36,7 @@ impl Overlay {
         let prefix = keys::prefix(group, generation);
         Ok(Self {
             chain: Chain::default(),
+            reads: storage.clone(),
             storage,
             group,
             generation,
@@ -43,6 +46,24 @@ impl Overlay {
             fresh: Fresh::new(),
             flushing: None,
         })
+    }
+
+    /// What is there now, to be read for as long as this is kept, whatever is written and flushed
+    /// since. Copies what is in memory. The chain is not in it, and it is not to be written or pinned.
+    pub fn pin(&self) -> Overlay {
+        Overlay {
+            chain: Chain::default(),
+            storage: self.storage.clone(),
+            reads: self.storage.pin(self.group),
+            group: self.group,
+            generation: self.generation,
+            prefix: self.prefix.clone(),
+            dirty: self.dirty.clone(),
+            dirty_bytes: self.dirty_bytes,
+            fresh: Fresh::new(),
+            // How much of it the store has by now does not show: it lies over all of it.
+            flushing: self.flushing.clone(),
+        }
     }
 
     pub fn generation(&self) -> u32 {
@@ -120,7 +141,7 @@ impl Overlay {
         if let Some(change) = self.flushing.as_ref().and_then(|f| f.get(key)) {
             return Ok(change.clone());
         }
-        self.storage.get(&self.full(key))
+        self.reads.get(&self.full(key))
     }
 
     /// Up to `limit` pairs with `start <= key < end`, in key order.
@@ -131,7 +152,7 @@ impl Overlay {
         let changes = self.changes(start, end, limit);
         // Each deletion may hide one stored pair, so that many more have to be read.
         let deletions = changes.iter().filter(|(_, change)| change.is_none()).count();
-        let stored = self.storage.scan(&self.full(start), &self.full(end), limit + deletions)?;
+        let stored = self.reads.scan(&self.full(start), &self.full(end), limit + deletions)?;
         let mut merged: BTreeMap<Vec<u8>, Bytes> =
             stored.into_iter().map(|(k, v)| (k[self.prefix.len()..].to_vec(), v)).collect();
         for (key, change) in changes {
@@ -211,7 +232,9 @@ mod tests {
         Put(u8),
         Delete(u8),
         Begin,
+        Written,
         Flushed,
+        Pin,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -219,16 +242,30 @@ mod tests {
             5 => (0..12u8).prop_map(Step::Put),
             5 => (0..12u8).prop_map(Step::Delete),
             1 => Just(Step::Begin),
+            1 => Just(Step::Written),
             1 => Just(Step::Flushed),
+            1 => Just(Step::Pin),
         ];
         vec(step, 0..80)
     }
 
-    /// Beside a plain map: what is there, whatever is in memory, on its way or on disk.
+    fn assert_shows(overlay: &Overlay, model: &BTreeMap<Vec<u8>, Bytes>) {
+        for limit in [1, 3, 100] {
+            let expected = model.range(key(2)..key(9)).take(limit).map(|(k, v)| (k.clone(), v.clone()));
+            let expected: Vec<_> = expected.collect();
+            assert_eq!(overlay.scan(&key(2), &key(9), limit).expect("read"), expected);
+        }
+        assert_eq!(overlay.get(&key(5)).expect("read"), model.get(&key(5)).cloned());
+    }
+
+    /// Beside a plain map: what is there, whatever is in memory, on its way or on disk. And pins: what was
+    /// there when they were taken.
     fn follows(steps: Vec<Step>) {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         let mut overlay = Overlay::open(storage.clone(), GroupId(1)).expect("opens");
-        let (mut model, mut on_its_way) = (BTreeMap::new(), None);
+        let mut model = BTreeMap::new();
+        let (mut is_flushing, mut on_its_way) = (false, None);
+        let mut pins: Vec<(Overlay, BTreeMap<Vec<u8>, Bytes>)> = Vec::new();
         let write = |changes: Option<Vec<StateChange>>| {
             if let Some(changes) = changes {
                 futures::executor::block_on(storage.write(Write::State(changes))).expect("written");
@@ -244,24 +281,27 @@ mod tests {
                         overlay.withdraw(key(k));
                     }
                 }
-                Step::Begin if on_its_way.is_none() => on_its_way = Some(overlay.begin_flush()),
-                Step::Begin => {}
-                Step::Flushed if on_its_way.is_some() => {
+                Step::Begin if !is_flushing => {
+                    on_its_way = Some(overlay.begin_flush());
+                    is_flushing = true;
+                }
+                Step::Written => write(on_its_way.take()),
+                Step::Flushed if is_flushing => {
                     write(on_its_way.take());
                     overlay.flushed();
+                    is_flushing = false;
                 }
-                Step::Flushed => {}
+                Step::Begin | Step::Flushed => {}
+                Step::Pin => pins.push((overlay.pin(), model.clone())),
             }
-            for limit in [1, 3, 100] {
-                let expected = model.range(key(2)..key(9)).take(limit).map(|(k, v)| (k.clone(), v.clone()));
-                let expected: Vec<_> = expected.collect();
-                assert_eq!(overlay.scan(&key(2), &key(9), limit).expect("read"), expected);
-            }
+            assert_shows(&overlay, &model);
+            pins.iter().for_each(|(pin, then)| assert_shows(pin, then));
         }
         write(on_its_way.take());
         overlay.flushed();
         write(Some(overlay.begin_flush()));
         overlay.flushed();
+        pins.iter().for_each(|(pin, then)| assert_shows(pin, then));
         let reopened = Overlay::open(storage.clone(), GroupId(1)).expect("opens");
         let left: BTreeMap<_, _> = reopened.scan(b"k", b"l", 100).expect("read").into_iter().collect();
         assert_eq!(left, model, "what was deleted must not come back");
@@ -270,7 +310,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn what_is_there_does_not_depend_on_when_it_was_flushed(steps in steps()) {
+        fn what_is_there_and_what_pins_show_does_not_depend_on_when_it_was_flushed(steps in steps()) {
             follows(steps);
         }
     }

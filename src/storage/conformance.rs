@@ -3,7 +3,7 @@
 //! [`run_all`] takes a factory of empty stores with a [`Faults`] handle each. It panics where an
 //! implementation does not conform; it is compiled in so that tests of other modules can use it.
 
-use super::{EntryRecord, Error, Faults, GroupId, Options, STATE_VALUE_BYTES_MAX, Storage, Write};
+use super::{EntryRecord, Error, Faults, GroupId, Options, STATE_VALUE_BYTES_MAX, StateRead, Storage, Write};
 use bytes::Bytes;
 use std::{
     sync::{Arc, mpsc},
@@ -33,6 +33,8 @@ pub fn run_all(factory: Factory<'_>) {
     state_is_kept_in_key_order(fresh().as_ref());
     state_values_may_be_large_and_replaced(fresh().as_ref());
     of_two_changes_to_a_key_the_later_counts(fresh().as_ref());
+    a_pin_shows_one_group_and_no_other_key(fresh().as_ref());
+    a_pin_keeps_showing_the_moment_it_was_taken(fresh().as_ref());
     queued_writes_are_visible_before_they_are_durable(factory);
     completions_come_in_order_and_after_the_sync(factory);
     a_full_queue_blocks_until_it_drains(factory);
@@ -236,6 +238,64 @@ fn of_two_changes_to_a_key_the_later_counts(store: &dyn Storage) {
     must(store, Write::State(vec![put("a", "1"), put("a", "2"), put("b", "1"), (b"b".to_vec(), None)]));
     assert_eq!(store.get(b"a").expect("get"), Some(Bytes::from_static(b"2")));
     assert_eq!(store.get(b"b").expect("get"), None);
+}
+
+/// A key of a group's state.
+fn key_of(group: GroupId, rest: &[u8]) -> Vec<u8> {
+    [&group.0.to_be_bytes(), rest].concat()
+}
+
+fn all_of(pin: &dyn StateRead) -> Vec<(Vec<u8>, Bytes)> {
+    pin.scan(b"", &[0xff; 9], usize::MAX).expect("scan")
+}
+
+fn a_pin_shows_one_group_and_no_other_key(store: &dyn Storage) {
+    // A group whose number ends with a zero: a key of one byte is in its partition, and not the group's.
+    let groups = [GroupId(0), GroupId(2), A, GroupId(4), GroupId(0x0300), B];
+    let mut keys: Vec<Vec<u8>> = vec![vec![], vec![0], vec![3], vec![0xff]];
+    keys.extend(groups.iter().flat_map(|group| [b"".as_slice(), b"a", b"\xff"].map(|rest| key_of(*group, rest))));
+    let value = Bytes::from_static(b"v");
+    must(
+        store,
+        Write::State(keys.iter().filter(|key| !key.is_empty()).map(|k| (k.clone(), Some(value.clone()))).collect()),
+    );
+    for group in groups {
+        let pin = store.pin(group);
+        let is_theirs = |key: &[u8]| key.starts_with(&group.0.to_be_bytes());
+        let theirs = [b"".as_slice(), b"a", b"\xff"].map(|rest| (key_of(group, rest), value.clone()));
+        assert_eq!(all_of(pin.as_ref()), theirs, "{group:?}");
+        for key in &keys {
+            assert_eq!(pin.get(key).expect("get").is_some(), is_theirs(key), "{group:?}: {key:02x?}");
+        }
+    }
+    assert_eq!(all_of(store.pin(GroupId(7)).as_ref()), []);
+}
+
+fn a_pin_keeps_showing_the_moment_it_was_taken(store: &dyn Storage) {
+    let key = |n: u8| key_of(A, &[b'k', n]);
+    let put = |n: u8, round: u8| (key(n), Some(Bytes::from(vec![round; 1000])));
+    let empty = store.pin(A);
+    for round in 0..3 {
+        must(store, Write::State((0..40).map(|n| put(n, round)).collect()));
+    }
+    must(store, Write::State((0..40).step_by(4).map(|n| (key(n), None)).collect()));
+    let pin = store.pin(A);
+    let then: Vec<_> = (0..40).filter(|n| n % 4 != 0).map(|n| (key(n), Bytes::from(vec![2; 1000]))).collect();
+    // So many that they are merged, here and there, with what the pin reads.
+    for round in 3..100 {
+        let (overwritten, deleted) = (put(round % 40, round), (key((round + 20) % 40), None));
+        must(store, Write::State(vec![overwritten, deleted, put(100 + round, round)]));
+        assert_eq!(all_of(pin.as_ref()), then, "after write {round}");
+        let one = key(round % 40);
+        let expected = then.iter().find(|(key, _)| *key == one).map(|(_, value)| value.clone());
+        assert_eq!(pin.get(&one).expect("get"), expected, "after write {round}");
+    }
+    must(store, Write::State((0..=255).map(|n| (key(n), None)).collect()));
+    assert_eq!(pin.scan(&key(5), &key(20), 4).expect("scan"), then[3..7], "from 5 on, 8 is deleted");
+    assert_eq!(pin.scan(&key(20), &key(5), 4).expect("scan"), []);
+    assert_eq!(all_of(pin.as_ref()), then);
+    assert_eq!(all_of(empty.as_ref()), [], "there was nothing yet");
+    assert_eq!(all_of(store.pin(A).as_ref()), [], "all of it is deleted by now");
 }
 
 fn queued_writes_are_visible_before_they_are_durable(factory: Factory<'_>) {

@@ -1,7 +1,7 @@
 //! The store on disk, as its users see it: the journal in its segments, the state in sled.
 
 use super::{
-    Done, EntryRecord, Error, GroupId, GroupState, Options, Storage, Write,
+    Done, EntryRecord, Error, GroupId, GroupState, Options, StateRead, Storage, Write,
     faults::Faults,
     index::{Index, Place},
     journal::Table,
@@ -9,7 +9,7 @@ use super::{
     record::{Block, corrupt_record},
     recover::{self, Recovered},
     runs::{At, Run},
-    state::{Nothing, StateEngine, StateStore},
+    state::{Nothing, Pin, StateEngine, StateStore},
 };
 use bytes::{Bytes, BytesMut};
 use std::{
@@ -17,6 +17,7 @@ use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::Arc,
 };
 
 /// Journal and state store in a directory of their own.
@@ -96,12 +97,31 @@ impl Storage for SledStorage {
         oldest.map_or(0, |seq| self.table.segments_after(seq))
     }
 
+    fn pin(&self, group: GroupId) -> Arc<dyn StateRead> {
+        Arc::new(Pinned(self.state.pin(group)))
+    }
+}
+
+impl StateRead for SledStorage {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         guarded(|| self.state.get(key))
     }
 
     fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
         guarded(|| self.state.scan(start..end, limit))
+    }
+}
+
+/// A pin as its users see it.
+struct Pinned(Pin);
+
+impl StateRead for Pinned {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        guarded(|| self.0.get(key))
+    }
+
+    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
+        guarded(|| self.0.scan(start..end, limit))
     }
 }
 

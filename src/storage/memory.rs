@@ -4,7 +4,7 @@
 //! view from the moment it is submitted, in the "disk" from the moment it is flushed.
 
 use super::{
-    Done, EntryRecord, Error, GroupId, GroupState, Options, StateChange, Storage, Write,
+    Done, EntryRecord, Error, GroupId, GroupState, Options, StateChange, StateRead, Storage, Write,
     admission::Bounds,
     faults::Faults,
     pipeline::{self, Backend, Job, Pipeline, Poison, Shared, View},
@@ -13,9 +13,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::Range,
+    ops::{Bound, Range},
     sync::Arc,
 };
+
+/// What is in the state store.
+type State = BTreeMap<Vec<u8>, Bytes>;
 
 #[derive(Debug, Clone, Default)]
 struct Group {
@@ -38,7 +41,7 @@ impl Group {
 #[derive(Debug, Clone, Default)]
 struct Contents {
     groups: HashMap<GroupId, Group>,
-    state: BTreeMap<Vec<u8>, Bytes>,
+    state: State,
 }
 
 impl Contents {
@@ -264,17 +267,45 @@ impl Storage for MemoryStorage {
         0
     }
 
+    fn pin(&self, group: GroupId) -> Arc<dyn StateRead> {
+        Arc::new(Copied(self.pipeline.view(|contents| of_group(&contents.state, group))))
+    }
+}
+
+impl StateRead for MemoryStorage {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
         Ok(self.pipeline.view(|contents| contents.state.get(key).cloned()))
     }
 
     fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
-        if start >= end {
-            return Ok(Vec::new());
-        }
-        let range = start.to_vec()..end.to_vec();
-        Ok(self
-            .pipeline
-            .view(|contents| contents.state.range(range).take(limit).map(|(k, v)| (k.clone(), v.clone())).collect()))
+        Ok(self.pipeline.view(|contents| pairs(&contents.state, start, end, limit)))
     }
+}
+
+/// A copy of what there was of a group.
+struct Copied(State);
+
+impl StateRead for Copied {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
+        Ok(pairs(&self.0, start, end, limit))
+    }
+}
+
+fn of_group(state: &State, group: GroupId) -> State {
+    let prefix = group.0.to_be_bytes();
+    let from = (Bound::Included(prefix.as_slice()), Bound::Unbounded);
+    let theirs = state.range::<[u8], _>(from).take_while(|(key, _)| key.starts_with(&prefix));
+    theirs.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn pairs(state: &State, start: &[u8], end: &[u8], limit: usize) -> Vec<(Vec<u8>, Bytes)> {
+    if start >= end {
+        return Vec::new();
+    }
+    let range = (Bound::Included(start), Bound::Excluded(end));
+    state.range::<[u8], _>(range).take(limit).map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -22,7 +22,7 @@
 //! | `segment`, `journal` | the journal's files, and where each record is in them |
 //! | `runs`, `index`, `ledger` | in which record each entry is; which records still hold live ones |
 //! | `meta`, `head` | votes and purge marks that outlive old segments; the guard against a lost tail |
-//! | `engine`, `state` | what the journal's writer thread does; the state store: sorted runs in sled |
+//! | `engine`, `state` | what the journal's writer thread does; the state store: sorted runs in sled, and readers of it that outlive merges |
 //! | `disk`, `recover`, `replay` | the whole opened, checked at start, read |
 //! | `held` | a disk that lies, in builds that can be sabotaged |
 //! | `memory` | the twin that can lose unflushed writes |
@@ -64,7 +64,7 @@ pub use options::Options;
 pub use record::RECORD_BYTES_MAX;
 
 use bytes::Bytes;
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 /// Number of a Raft group: the shard's number, or [`GroupId::CATALOG`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -136,11 +136,20 @@ pub enum Error {
     Refused { detail: String },
 }
 
+/// Reads the state store as it is, or as it was when it was pinned ([`Storage::pin`]).
+pub trait StateRead: Send + Sync + 'static {
+    /// A value of the state store, as of the last write the writer thread has taken.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error>;
+
+    /// Up to `limit` pairs with `start <= key < end`, in key order.
+    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error>;
+}
+
 /// The journal and the state store of one node.
 ///
 /// Two implementations: sled, and a memory twin that can lose unflushed writes. One conformance
 /// suite runs on both.
-pub trait Storage: Send + Sync + 'static {
+pub trait Storage: StateRead {
     /// Queues a write and returns at once; blocks only while the (bounded) queue is full.
     fn submit(&self, write: Write, done: Done);
 
@@ -154,11 +163,14 @@ pub trait Storage: Send + Sync + 'static {
     /// none of them can go before that entry does.
     fn segments_held(&self, group: GroupId) -> usize;
 
-    /// A value of the state store, as of the last write the writer thread has taken.
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error>;
-
-    /// Up to `limit` pairs with `start <= key < end`, in key order.
-    fn scan(&self, start: &[u8], end: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error>;
+    /// What the state store holds of `group` (the keys that begin with its number, two bytes big
+    /// endian) as a reader sees it now, for as long as this is kept, whatever is written, merged or
+    /// deleted since.
+    ///
+    /// It holds nobody up, but it costs disk: what it reads and what has been merged away meanwhile,
+    /// at most what the group has now, goes only after it is dropped, with the next write of state or
+    /// when the store closes. Drop it before the directory is opened again.
+    fn pin(&self, group: GroupId) -> Arc<dyn StateRead>;
 }
 
 impl dyn Storage {

@@ -133,7 +133,7 @@ fn open_sled_store(dir: &Path, options: &Options) -> Result<(sled::Db, StateStor
 
 /// sled releases its lock only when its last deferred destructor has run, a moment after a store
 /// of this process was dropped. Our own lock says that nobody else can be holding it for long.
-fn open_sled(dir: &Path, config: &sled::Config) -> Result<sled::Db, Error> {
+pub(super) fn open_sled(dir: &Path, config: &sled::Config) -> Result<sled::Db, Error> {
     let deadline = Instant::now() + RELEASE_WAIT;
     loop {
         match config.open() {

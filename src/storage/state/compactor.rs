@@ -1,12 +1,17 @@
-//! Merges runs, on a thread of its own.
+//! Merges runs, on a thread of its own, and deletes those that were merged away.
+//!
+//! No list names a run any more that was merged away, so whoever does not hold it yet never will: once
+//! only the thread itself holds it, its blocks can go. The thread looks after each merge, when it is
+//! woken, and when it ends; what is still read then is deleted at the next open.
 
 use super::{
     StateStore,
     manifest::Partition,
     merge::pick,
-    run::{self, Broken, Run, Writer},
+    run::{self, Run, Writer},
 };
 use crate::storage::{Error, engine::failed, pipeline::Poison};
+use crossbeam_channel::Receiver;
 use std::{
     fs::File,
     ops::Bound,
@@ -39,12 +44,9 @@ impl Compactor {
         let closing = Arc::new(AtomicBool::new(false));
         let theirs = closing.clone();
         let thread = std::thread::Builder::new().name("storage-merge".into()).spawn(move || {
-            for () in &woken {
-                if let Err(error) = work.merge_all(&theirs) {
-                    tracing::error!(%error, "merging state failed; nothing is written any more");
-                    work.poison.lock().get_or_insert(error);
-                    return;
-                }
+            if let Err(error) = work.run(&woken, &theirs) {
+                tracing::error!(%error, "merging state failed; nothing is written any more");
+                work.poison.lock().get_or_insert(error);
             }
         });
         let thread =
@@ -52,7 +54,7 @@ impl Compactor {
         Ok(Self { wake: Some(wake), closing, thread: Some(thread) })
     }
 
-    /// Has it look for something to merge.
+    /// Has it look for something to merge or to delete.
     pub fn wake(&self) {
         // Full: it will look anyway.
         let _ = self.wake.as_ref().map(|wake| wake.try_send(()));
@@ -70,15 +72,36 @@ impl Drop for Compactor {
 }
 
 impl Work {
-    fn merge_all(&self, closing: &AtomicBool) -> Result<(), Error> {
+    fn run(&self, woken: &Receiver<()>, closing: &AtomicBool) -> Result<(), Error> {
+        let mut dying = Vec::new();
+        for () in woken {
+            self.delete_unread(&mut dying)?;
+            self.merge_all(closing, &mut dying)?;
+        }
+        self.delete_unread(&mut dying)
+    }
+
+    fn merge_all(&self, closing: &AtomicBool, dying: &mut Vec<Arc<Run>>) -> Result<(), Error> {
         for partition in self.store.partitions() {
-            while !closing.load(Ordering::Relaxed) && self.merge(partition, closing)? {}
+            while !closing.load(Ordering::Relaxed) && self.merge(partition, closing, dying)? {
+                self.delete_unread(dying)?;
+            }
         }
         Ok(())
     }
 
-    /// Merges some runs of a partition into one; false if there is nothing to do.
-    fn merge(&self, partition: Partition, closing: &AtomicBool) -> Result<bool, Error> {
+    /// Deletes the blocks of those runs that nobody but `dying` holds.
+    fn delete_unread(&self, dying: &mut Vec<Arc<Run>>) -> Result<(), Error> {
+        // More than a look at the count: it is ordered after the last reads of whoever let go.
+        for run in dying.extract_if(.., |run| Arc::get_mut(run).is_some()) {
+            run::delete(&self.store.0.tree, run.entry.id).map_err(|e| failed("deleting a run", e))?;
+        }
+        Ok(())
+    }
+
+    /// Merges some runs of a partition into one; false if there is nothing to do. Those that it read
+    /// are `dying` when no list, durable or in memory, names them any more.
+    fn merge(&self, partition: Partition, closing: &AtomicBool, dying: &mut Vec<Arc<Run>>) -> Result<bool, Error> {
         let list = self.store.list(partition);
         let sizes: Vec<u64> = list.iter().map(|run| run.entry.bytes).collect();
         let Some(range) = pick(&sizes) else { return Ok(false) };
@@ -94,9 +117,7 @@ impl Work {
             vec![(partition, Arc::new(older.iter().chain(&output).chain(newer).cloned().collect()))]
         })?;
         self.sync()?;
-        for input in inputs {
-            run::delete(&self.store.0.tree, input.entry.id).map_err(|e| failed("deleting a run", e))?;
-        }
+        dying.extend_from_slice(inputs);
         Ok(true)
     }
 
@@ -112,8 +133,8 @@ impl Work {
         let expected = inputs.iter().map(|run| run.entry.pairs).sum();
         let tree = &self.store.0.tree;
         let mut writer = Writer::new(tree, self.store.next_run(), expected);
-        let mut pairs = self.store.merged(inputs.iter().rev().cloned(), Bound::Unbounded).map_err(Broken::corrupt)?;
-        while let Some((key, value)) = pairs.next().map_err(Broken::corrupt)? {
+        let mut pairs = self.store.merged(inputs.iter().rev().cloned(), Bound::Unbounded)?;
+        while let Some((key, value)) = pairs.next()? {
             if closing.load(Ordering::Relaxed) {
                 return Ok(None);
             }

@@ -1,6 +1,7 @@
 //! Reading several runs as one, and which of them to make one.
 
-use super::run::{Broken, Cursor};
+use super::run::Cursor;
+use crate::storage::Error;
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -21,7 +22,7 @@ impl<'a> Merge<'a> {
         Self { cursors: newest_first }
     }
 
-    pub fn next(&mut self) -> Result<Option<Pair>, Broken> {
+    pub fn next(&mut self) -> Result<Option<Pair>, Error> {
         let keys = self.cursors.iter().enumerate().filter_map(|(at, cursor)| Some((cursor.key()?, at)));
         let Some((key, newest)) = keys.min() else { return Ok(None) };
         let (key, value) = (key.to_vec(), self.cursors[newest].value());

@@ -4,6 +4,7 @@
 //! apply(changes) ─▶ a new run per partition: blocks, then the lists and the root in one batch
 //! get ─▶ newest run ─▶ … ─▶ oldest run         (a filter in memory skips most of them)
 //! compactor: several runs ─▶ one run           (a log-structured merge tree: O'Neil et al., 1996)
+//! pin: a partition's list, kept               (its runs stay readable when others have taken their place)
 //! ```
 //!
 //! A checkpoint changes thousands of small pairs. As a pair of sled's each would cost 5 to 10 µs, and a
@@ -11,8 +12,10 @@
 //! much as one pair, and locks nobody out.
 //!
 //! Invariants: a run is never changed; a list names only runs whose blocks are all written; blocks are
-//! deleted only when the list that no longer names them is durable. Blocks that no list names (a
-//! crash came in between) are deleted at open. Everything is read and checked at open.
+//! deleted only when the list that no longer names them is durable and nobody holds their run. Who reads
+//! holds the list with all its runs, so a block that a reader misses is damage. Blocks that no list names
+//! at open (of a merge that a crash cut short, or of runs still read when the store closed) are deleted then.
+//! Everything is read and checked at open.
 
 mod block;
 mod compactor;
@@ -20,18 +23,20 @@ mod engine;
 mod filter;
 mod manifest;
 mod merge;
+mod pin;
 mod run;
 #[cfg(test)]
 mod tests;
 
 pub(super) use engine::{Nothing, StateEngine};
+pub(super) use pin::Pin;
 
-use super::{Error, StateChange, engine::failed};
+use super::{Error, GroupId, StateChange, engine::failed};
 use bytes::Bytes;
 use manifest::{Partition, Root, decode_list, encode_list, list_key, partition};
 use merge::Merge;
 use parking_lot::{Mutex, RwLock};
-use run::{Broken, Cursor, Run};
+use run::{Cursor, Run};
 use sled::{Batch, Tree};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -42,8 +47,10 @@ use std::{
     },
 };
 
-/// Oldest first. Readers keep the list they began with.
+/// Oldest first. Readers keep the list they began with, and with it the blocks of its runs.
 type List = Arc<Vec<Arc<Run>>>;
+
+type Pairs = Vec<(Vec<u8>, Bytes)>;
 
 /// The store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -72,7 +79,7 @@ impl StateStore {
             let entries = decode_list(&bytes).ok_or_else(|| corrupt(format!("list {partition:02x?} is damaged")))?;
             known.extend(entries.iter().map(|entry| entry.id));
             let runs = entries.into_iter().map(|entry| Run::load(&tree, entry).map(Arc::new));
-            lists.insert(partition, Arc::new(runs.collect::<Result<Vec<_>, _>>().map_err(Broken::corrupt)?));
+            lists.insert(partition, Arc::new(runs.collect::<Result<Vec<_>, _>>()?));
         }
         delete_unknown(&tree, &known).map_err(|e| corrupt(e.to_string()))?;
         let next_run = AtomicU64::new(known.iter().max().map_or(1, |newest| newest + 1));
@@ -85,35 +92,28 @@ impl StateStore {
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.reading(partition(key)..=partition(key), |lists| {
-            for run in lists.iter().flat_map(|list| list.iter().rev()) {
-                if let Some(found) = run.find(&self.0.tree, key)? {
-                    return Ok(found);
-                }
-            }
-            Ok(None)
-        })
+        self.find(&self.list(partition(key)), key)
     }
 
     /// Up to `limit` pairs in key order.
-    pub fn scan(&self, range: Range<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Bytes)>, Error> {
+    pub fn scan(&self, range: Range<&[u8]>, limit: usize) -> Result<Pairs, Error> {
         if range.start >= range.end {
             return Ok(Vec::new());
         }
-        self.reading(partition(range.start)..=partition(range.end), |lists| {
-            let mut found = Vec::new();
-            // Partitions are in key order.
-            for list in lists {
-                let mut pairs = self.merged(list.iter().rev().cloned(), Bound::Included(range.start))?;
-                while found.len() < limit
-                    && let Some((key, value)) = pairs.next()?
-                    && key.as_slice() < range.end
-                {
-                    found.extend(value.map(|value| (key, value)));
-                }
-            }
-            Ok(found)
-        })
+        let partitions = partition(range.start)..=partition(range.end);
+        let lists: Vec<List> = self.0.lists.read().range(partitions).map(|(_, list)| list.clone()).collect();
+        let mut found = Vec::new();
+        // Partitions are in key order.
+        for list in &lists {
+            self.collect(list, &range, limit, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// The group's partition as it is now, whatever is written and merged later.
+    pub fn pin(&self, group: GroupId) -> Pin {
+        let partition = group.0.to_be_bytes();
+        Pin { store: self.clone(), partition, list: self.list(partition) }
     }
 
     /// Applies one write, all or nothing; durable after the next sync.
@@ -150,28 +150,29 @@ impl StateStore {
         self.0.lists.read().keys().copied().collect()
     }
 
-    /// Reads from the lists of some partitions; once more if a run was merged away meanwhile.
-    fn reading<T>(
-        &self,
-        partitions: std::ops::RangeInclusive<Partition>,
-        read: impl Fn(&[List]) -> Result<T, Broken>,
-    ) -> Result<T, Error> {
-        loop {
-            let lists: Vec<List> = self.0.lists.read().range(partitions.clone()).map(|(_, l)| l.clone()).collect();
-            match read(&lists) {
-                Ok(found) => return Ok(found),
-                Err(broken) => {
-                    let now = self.0.lists.read();
-                    let is_named = |list: &List| list.iter().any(|run| run.entry.id == broken.run);
-                    if now.range(partitions.clone()).any(|(_, list)| is_named(list)) {
-                        return Err(broken.corrupt());
-                    }
-                }
+    /// What the runs of a list say of a key.
+    fn find(&self, list: &List, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        for run in list.iter().rev() {
+            if let Some(found) = run.find(&self.0.tree, key)? {
+                return Ok(found);
             }
         }
+        Ok(None)
     }
 
-    fn merged(&self, newest_first: impl Iterator<Item = Arc<Run>>, from: Bound<&[u8]>) -> Result<Merge<'_>, Broken> {
+    /// Adds what the runs of a list have in the range, until `limit` pairs are found.
+    fn collect(&self, list: &List, range: &Range<&[u8]>, limit: usize, found: &mut Pairs) -> Result<(), Error> {
+        let mut pairs = self.merged(list.iter().rev().cloned(), Bound::Included(range.start))?;
+        while found.len() < limit
+            && let Some((key, value)) = pairs.next()?
+            && key.as_slice() < range.end
+        {
+            found.extend(value.map(|value| (key, value)));
+        }
+        Ok(())
+    }
+
+    fn merged(&self, newest_first: impl Iterator<Item = Arc<Run>>, from: Bound<&[u8]>) -> Result<Merge<'_>, Error> {
         let cursors = newest_first.map(|run| Cursor::seek(&self.0.tree, run, from));
         Ok(Merge::new(cursors.collect::<Result<_, _>>()?))
     }
@@ -222,7 +223,7 @@ fn read_root(tree: &Tree) -> Result<Root, Error> {
     }
 }
 
-/// Deletes the blocks of runs that were being written or deleted when the process ended.
+/// Deletes the blocks of runs that were being written or deleted, or still read, when the process ended.
 fn delete_unknown(tree: &Tree, known: &HashSet<u64>) -> sled::Result<()> {
     let mut next = vec![run::CHUNK];
     while let Some(key) = tree.range(next..vec![run::CHUNK + 1]).keys().next().transpose()? {

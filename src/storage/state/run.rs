@@ -28,23 +28,14 @@ pub(super) struct Run {
     filter: Filter,
 }
 
-/// A block of a run is not there. Either the run has been merged away, or it is damaged.
-#[derive(Debug)]
-pub(super) struct Broken {
-    pub run: u64,
-    pub detail: String,
-}
-
-impl Broken {
-    pub fn corrupt(self) -> Error {
-        Error::Corrupt { place: format!("run {} of the state store", self.run), detail: self.detail }
-    }
+/// A run is damaged: nobody who reads one can have its blocks deleted under him.
+fn broken(run: u64, detail: impl Into<String>) -> Error {
+    Error::Corrupt { place: format!("run {run} of the state store"), detail: detail.into() }
 }
 
 impl Run {
     /// Reads and checks a run that the manifest names.
-    pub fn load(tree: &Tree, entry: Entry) -> Result<Self, Broken> {
-        let broken = |detail: &str| Broken { run: entry.id, detail: detail.to_owned() };
+    pub fn load(tree: &Tree, entry: Entry) -> Result<Self, Error> {
         let mut run = Self { entry, firsts: Vec::new(), last: Box::default(), filter: Filter::new(entry.pairs) };
         let (mut hasher, mut pairs) = (blake3::Hasher::new(), 0);
         for number in 0..entry.blocks {
@@ -52,18 +43,18 @@ impl Run {
             hasher.update(block.bytes());
             pairs += block.len() as u64;
             (0..block.len()).for_each(|at| run.filter.insert(block.key(at)));
-            let last = block.len().checked_sub(1).ok_or_else(|| broken("an empty block"))?;
+            let last = block.len().checked_sub(1).ok_or_else(|| broken(entry.id, "an empty block"))?;
             run.firsts.push(block.key(0).into());
             run.last = block.key(last).into();
         }
         if truncated(hasher.finalize()) != entry.hash || pairs != entry.pairs {
-            return Err(broken("its blocks are not those that were written"));
+            return Err(broken(entry.id, "its blocks are not those that were written"));
         }
         Ok(run)
     }
 
     /// What this run says of `key`: nothing, that it is deleted, or its value.
-    pub fn find(&self, tree: &Tree, key: &[u8]) -> Result<Option<Option<Bytes>>, Broken> {
+    pub fn find(&self, tree: &Tree, key: &[u8]) -> Result<Option<Option<Bytes>>, Error> {
         let covers = self.firsts.first().is_some_and(|first| first.as_ref() <= key) && key <= self.last.as_ref();
         if !covers || !self.filter.may_hold(key) {
             return Ok(None);
@@ -76,12 +67,12 @@ impl Run {
         self.firsts.partition_point(|first| first.as_ref() <= key).saturating_sub(1) as u32
     }
 
-    fn block(&self, tree: &Tree, number: u32) -> Result<Block, Broken> {
+    fn block(&self, tree: &Tree, number: u32) -> Result<Block, Error> {
         let run = self.entry.id;
-        let broken = |detail: String| Broken { run, detail: format!("block {number}: {detail}") };
-        let bytes = read_chunks(tree, run, number).map_err(|e| broken(e.to_string()))?;
-        let bytes = bytes.ok_or_else(|| broken("missing".into()))?;
-        Block::open(run, number, bytes).ok_or_else(|| broken("the checksum does not match".into()))
+        let broken = |detail: &str| broken(run, format!("block {number}: {detail}"));
+        let bytes = read_chunks(tree, run, number).map_err(|e| broken(&e.to_string()))?;
+        let bytes = bytes.ok_or_else(|| broken("missing"))?;
+        Block::open(run, number, bytes).ok_or_else(|| broken("the checksum does not match"))
     }
 }
 
@@ -188,7 +179,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Walks a run's pairs in key order.
+/// Walks a run's pairs in key order, and holds the run.
 pub(super) struct Cursor<'a> {
     tree: &'a Tree,
     run: Arc<Run>,
@@ -199,7 +190,7 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     /// At the first pair whose key is within the bound.
-    pub fn seek(tree: &'a Tree, run: Arc<Run>, from: Bound<&[u8]>) -> Result<Self, Broken> {
+    pub fn seek(tree: &'a Tree, run: Arc<Run>, from: Bound<&[u8]>) -> Result<Self, Error> {
         let mut cursor = Self { tree, run, number: 0, block: None, at: 0 };
         if let Bound::Included(key) | Bound::Excluded(key) = from {
             cursor.number = cursor.run.block_of(key);
@@ -225,13 +216,13 @@ impl<'a> Cursor<'a> {
         self.block.as_ref()?.value(self.at)
     }
 
-    pub fn advance(&mut self) -> Result<(), Broken> {
+    pub fn advance(&mut self) -> Result<(), Error> {
         self.at += 1;
         self.settle()
     }
 
     /// Goes on to the next block where the present one ends.
-    fn settle(&mut self) -> Result<(), Broken> {
+    fn settle(&mut self) -> Result<(), Error> {
         if self.block.as_ref().is_some_and(|block| self.at >= block.len()) {
             self.number += 1;
             self.at = 0;
@@ -240,7 +231,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn load(&mut self) -> Result<(), Broken> {
+    fn load(&mut self) -> Result<(), Error> {
         let within = self.number < self.run.entry.blocks;
         self.block = if within { Some(self.run.block(self.tree, self.number)?) } else { None };
         Ok(())
