@@ -48,11 +48,11 @@ impl SledStorage {
     /// As [`SledStorage::open`]; the syncs can be held back or made to fail through `faults`.
     pub fn open_with_faults(dir: &Path, options: &Options, faults: Faults) -> Result<Self, Error> {
         let recovered = recover::open(dir, options, faults.clone())?;
-        let Recovered { journal, index, table, db, state, file, lock } = recovered;
+        let Recovered { journal, index, table, db, state, files, lock } = recovered;
         let poison = Poison::default();
         let journal_pipeline = Pipeline::start("storage-journal", index, options, poison.clone(), journal)?;
         let journal = journal_pipeline.shared();
-        let engine = StateEngine::start(db, state.clone(), file, faults.clone(), journal, poison.clone())?;
+        let engine = StateEngine::start(db, state.clone(), files, faults.clone(), journal, poison.clone())?;
         let state_pipeline = Pipeline::start("storage-state", Nothing, options, poison, engine)?;
         Ok(Self { state_pipeline, journal_pipeline, table, state, faults, _lock: lock })
     }

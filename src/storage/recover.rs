@@ -49,8 +49,8 @@ pub(super) struct Recovered {
     pub table: Table,
     pub db: sled::Db,
     pub state: StateStore,
-    /// sled's database file.
-    pub file: File,
+    /// sled's database file, opened twice.
+    pub files: [File; 2],
     /// Keeps other processes out as long as it is open.
     pub lock: File,
 }
@@ -80,11 +80,12 @@ fn recover(dir: &Path, options: &Options, faults: Faults) -> Result<Recovered, E
     let (segments, found) = SegmentDir::open(journal_dir.clone(), options.segment_bytes.as_u64())
         .map_err(|e| unusable(&journal_dir, &e))?;
     let (db, state) = open_sled_store(&sled_dir, options)?;
-    let file = File::open(sled_dir.join(SLED_FILE)).map_err(|e| unusable(&sled_dir, &e))?;
+    let open_file = || File::open(sled_dir.join(SLED_FILE)).map_err(|e| unusable(&sled_dir, &e));
+    let files = [open_file()?, open_file()?];
     sync_all(dir, &head).map_err(|e| unusable(dir, &e))?;
     let (journal, index, table) = replay(segments, &found, head, noted, faults)?;
     check_epoch(&state, &journal.meta)?;
-    Ok(Recovered { journal, index, table, db, state, file, lock })
+    Ok(Recovered { journal, index, table, db, state, files, lock })
 }
 
 /// The journal in `segments`, checked as a whole: its writer, and what its readers need.

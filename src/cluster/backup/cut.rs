@@ -52,7 +52,7 @@ pub struct BrokenOff {
 impl Cluster {
     /// Takes a backup of all shards, as they are at one moment during this call. Writes wait while it is taken:
     /// two rounds to the shards' owners, as a rule some milliseconds. What is returned is to be read at once: a
-    /// part that is not asked for within a minute is lost.
+    /// part that is not asked for within half a minute is lost.
     ///
     /// # Errors
     /// A shard has no quorum, owners keep changing, or ([`Unavailable::Overloaded`]) other backups are being read.

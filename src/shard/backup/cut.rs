@@ -33,9 +33,9 @@ use tokio_util::sync::CancellationToken;
 /// How long a shard's writes wait at most.
 pub const HOLD_MAX: Duration = Duration::from_secs(2);
 /// A pin that nobody reads, nor keeps, for this long is dropped: whoever took it is gone.
-const PIN_IDLE_MAX: Duration = Duration::from_secs(60);
+const PIN_IDLE_MAX: Duration = Duration::from_secs(30);
 /// Pins of one shard at one time: each keeps disk space from being freed.
-const PINS_MAX: usize = 2;
+const PINS_MAX: usize = 8;
 
 /// What the node that takes a backup asks of a shard.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -33,7 +33,8 @@ pub(super) struct Compactor {
 pub(super) struct Work {
     pub db: sled::Db,
     pub store: StateStore,
-    /// sled's database file, for the sync that sled leaves out.
+    /// sled's database file, for the sync that sled leaves out. Opened for this alone: of those who share an open
+    /// file, only the first one that syncs is told that something was lost.
     pub file: File,
     pub poison: Poison,
 }
@@ -146,8 +147,11 @@ impl Work {
         Ok(Some(run.map(Arc::new)))
     }
 
+    /// What is written so far is durable, and nothing that others wrote was lost before: runs may only go for
+    /// others that are there.
     fn sync(&self) -> Result<(), Error> {
         self.db.flush().map_err(|e| failed("the flush", e))?;
-        self.file.sync_data().map_err(|e| failed("fdatasync", e))
+        self.file.sync_data().map_err(|e| failed("fdatasync", e))?;
+        self.poison.lock().clone().map_or(Ok(()), Err)
     }
 }

@@ -42,15 +42,16 @@ impl View for Nothing {
 }
 
 impl StateEngine {
+    /// `files` are sled's database file, opened once for each thread that syncs it.
     pub fn start(
         db: sled::Db,
         store: StateStore,
-        file: File,
+        files: [File; 2],
         faults: Faults,
         journal: Arc<Shared<Index>>,
         poison: Poison,
     ) -> Result<Self, Error> {
-        let theirs = file.try_clone().map_err(|e| failed("the database file", e))?;
+        let [file, theirs] = files;
         let work = Work { db: db.clone(), store: store.clone(), file: theirs, poison };
         let compactor = Compactor::start(work)?;
         compactor.wake();

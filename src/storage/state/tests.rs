@@ -97,6 +97,23 @@ fn merging_leaves_few_runs_and_none_of_the_blocks_of_the_old_ones() {
     assert_eq!(stored(&store), named(&store));
 }
 
+#[test]
+fn after_a_failed_sync_no_run_goes_for_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, store) = open(dir.path());
+    for n in 0..200_u32 {
+        store.apply(&[(b"key".to_vec(), Some(Bytes::from(n.to_le_bytes().to_vec())))]).unwrap();
+    }
+    let before = named(&store);
+    let (compactor, poison) = compactor(dir.path(), &db, &store);
+    let failed = crate::storage::Error::Poisoned { detail: "what was written may be lost".into() };
+    *poison.lock() = Some(failed);
+    compactor.wake();
+    drop(compactor);
+    assert_eq!(named(&store), before);
+    assert!(before.is_subset(&stored(&store)), "all of them are there");
+}
+
 /// The runs that the lists name.
 fn named(store: &StateStore) -> BTreeSet<u64> {
     store.partitions().into_iter().flat_map(|partition| ids(&store.list(partition))).collect()

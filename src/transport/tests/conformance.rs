@@ -255,7 +255,8 @@ async fn a_restarted_peer_is_linked_again_with_its_new_boot_id() {
             Bytes::from_static(b"never"),
             PATIENCE,
         ));
-        assert!(pair.a.ask(&pair.b, "sent after it").await.is_ok());
+        // Sent, and not only about to be.
+        handler.wait_handled(1).await;
         pair.b.transport.close(Duration::ZERO).await;
         assert_eq!(waiting.await.unwrap(), Err(Error::Broken(pair.b.peer.node)), "{kind:?}");
         let name = pair.b.peer.name.clone();

@@ -25,6 +25,18 @@ struct Obedient {
     handled: AtomicUsize,
 }
 
+impl Obedient {
+    /// Waits until so many requests have come in.
+    async fn wait_handled(&self, count: usize) {
+        let all = async {
+            while self.handled.load(Ordering::SeqCst) < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.expect("requests come in");
+    }
+}
+
 impl Handler for Obedient {
     fn handle(&self, from: NodeId, _: Class, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         self.handled.fetch_add(1, Ordering::SeqCst);
