@@ -48,6 +48,10 @@ pub(super) enum Command {
     Sagas(Sagas),
     /// What was given up: list, show, retry, discard
     DeadLetters(DeadLetters),
+    /// Write all that the cluster holds, as it is at one moment, to a file
+    Backup(Backup),
+    /// Put a backup into a new cluster
+    Restore(Restore),
     /// Check a configuration file, or show the configuration in effect
     Config(Config),
     /// Prove from receipts that no acknowledged write was lost
@@ -284,6 +288,41 @@ pub(super) struct Letters {
     /// As listed, as in `dl_3_17`; several are done one after the other
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,
+    #[command(flatten)]
+    pub operator: Operator,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    mut_arg("timeout", |timeout| timeout.default_value("1m").help("How long the node may be silent")),
+    after_help = "\
+  quorate backup /backups/monday.qb
+  quorate backup /backups/monday.qb --url http://10.0.0.2:8080 --token-file token   the role admin
+The cluster serves meanwhile; writes wait for a moment. FILE.part is FILE when all of it is checked and
+on disk; a FILE that is there already is never written over. Keep it as you keep a data directory: the
+secrets of webhooks are in it. `quorate restore` puts it into a new cluster."
+)]
+pub(super) struct Backup {
+    /// Where it goes; readable by this user only
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub operator: Operator,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    mut_arg("timeout", |timeout| timeout.default_value("5m").help("How long the node may take nothing and say nothing")),
+    after_help = "\
+  quorate restore /backups/monday.qb --url http://10.1.0.1:8080
+Into a NEW cluster: with the same number of shards (cluster.shards), and no data. The whole file is checked
+before anything is sent. The cluster serves nothing until all of it is there; a restore that broke off goes
+on with the same command. Make sure that the old cluster is gone for good: two would send the same effects."
+)]
+pub(super) struct Restore {
+    /// What `quorate backup` wrote
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
     #[command(flatten)]
     pub operator: Operator,
 }

@@ -5,6 +5,7 @@
 //! main ─▶ args (clap) ─┬─ node ──▶ config ─▶ cluster + ingress, until a signal
 //!                      ├─ dev ───▶ N × `quorate node`, watched
 //!                      ├─ status, members, leave, remove, shards, entity, tasks, sagas, dead-letters ──▶ http ─▶ a running node
+//!                      ├─ backup, restore ─▶ a file ◀─▶ http ─▶ a running node
 //!                      ├─ config check | show
 //!                      ├─ verify ─▶ receipts held against every replica
 //!                      ├─ bench ─▶ closed-loop load on running nodes
@@ -15,6 +16,7 @@
 //! `error: …`, that says what to do; the exit code is 0, 1, 2 or 3 as [`Failure`] defines them.
 
 mod args;
+mod backup;
 mod bench;
 mod chaos;
 mod config;
@@ -72,6 +74,8 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Tasks(args) => single_threaded()?.block_on(tasks::tasks(&args)),
         Command::Sagas(args) => single_threaded()?.block_on(tasks::sagas(&args)),
         Command::DeadLetters(args) => single_threaded()?.block_on(tasks::dead_letters(&args.command)),
+        Command::Backup(args) => single_threaded()?.block_on(backup::backup(&args)),
+        Command::Restore(args) => single_threaded()?.block_on(backup::restore(&args)),
         Command::Config(args) => config::run(&args),
         Command::Verify(args) => single_threaded()?.block_on(verify::run(&args)),
         // One thread: the cluster under load has better uses for the others.

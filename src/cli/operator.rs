@@ -70,10 +70,14 @@ pub(super) async fn get(client: &Client, path: &str) -> Result<Value, Failure> {
 
 /// POST without a body, under a key of its own.
 pub(super) async fn post(client: &Client, path: &str) -> Result<Value, Failure> {
-    let key = format!("cli-{:032x}", rand::random::<u128>());
-    let sent = client.send(Method::POST, path, &[("idempotency-key", &key)], None).await;
+    let sent = client.send(Method::POST, path, &[("idempotency-key", &new_key())], None).await;
     let response = sent.map_err(|error| failure(&error))?;
     accept(&client.url(), path, &response)
+}
+
+/// An idempotency key that nobody else has.
+pub(super) fn new_key() -> String {
+    format!("cli-{:032x}", rand::random::<u128>())
 }
 
 /// The failure that a client's error is.
@@ -93,25 +97,31 @@ pub(super) fn failure(error: &http::Error) -> Failure {
 /// The JSON of a good answer, or what the node complained about.
 pub(super) fn accept(url: &str, path: &str, response: &Response) -> Result<Value, Failure> {
     let body = response.json();
-    if response.is_success() && !body.is_null() {
-        return Ok(body);
+    match response.is_success() && !body.is_null() {
+        true => Ok(body),
+        false => Err(refusal(url, path, response)),
     }
+}
+
+/// What the node complained about.
+pub(super) fn refusal(url: &str, path: &str, response: &Response) -> Failure {
+    let body = response.json();
     let code = body["code"].as_str();
     let detail = body["detail"].as_str().or(body["title"].as_str());
     let Some(code) = code else {
-        return Err(Failure::operation(format!(
+        return Failure::operation(format!(
             "{url}{path} answered {} and no JSON that quorate would send; is that a Quorate node of this version?",
             response.status
-        )));
+        ));
     };
     let text = format!("{code}: {}", detail.unwrap_or("no detail given"));
-    Err(match response.status {
+    match response.status {
         401 | 403 if ["unauthorized", "forbidden"].contains(&code) => Failure::refused(format!(
             "{text}; give a token that may do this with --token-file, --token or QUORATE_TOKEN"
         )),
         503 | 504 => Failure::unavailable(text),
         _ => Failure::operation(text),
-    })
+    }
 }
 
 /// The list in an answer, bare or under `data`.

@@ -1,6 +1,11 @@
 //! What the command line says when it cannot do what it was asked: one line, and an exit code.
 
 use crate::harness::{free_ports, run};
+use quorate::{
+    catalog::ClusterId,
+    cluster::backup::{BackupHeader, BackupId, BackupWriter, ShardHead},
+    entity::ShardId,
+};
 use std::{
     fs,
     net::{TcpListener, UdpSocket},
@@ -113,6 +118,9 @@ async fn a_cluster_that_is_not_there_is_exit_code_3() {
     nobody.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("some port");
     let port = nobody.local_addr().expect("bound").as_socket().expect("an IP address").port();
     let url = format!("http://127.0.0.1:{port}");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let [free, written] = ["free", "written"].map(|name| dir.path().join(name).to_str().expect("a path").to_owned());
+    fs::write(&written, empty_backup()).expect("writing");
     let commands = [
         &["status"][..],
         &["members"],
@@ -122,12 +130,47 @@ async fn a_cluster_that_is_not_there_is_exit_code_3() {
         &["sagas", "--status", "needs_attention"],
         &["dead-letters", "list"],
         &["dead-letters", "retry", "dl_0_1"],
+        &["backup", &free],
+        &["restore", &written],
         &["bench"],
     ];
     for command in commands {
         let arguments: Vec<&str> = command.iter().copied().chain(["--url", &url]).collect();
         assert_one_line(&run(&arguments).await, 3, &[&url, "quorate dev"]);
     }
+    assert!(!Path::new(&free).exists() && !dir.path().join("free.part").exists());
+}
+
+/// A backup of a cluster in which there is nothing.
+fn empty_backup() -> Vec<u8> {
+    let shard = ShardHead { shard: ShardId(0), term: 1, index: 1, effects: 0, timers: 0, origins: vec![] };
+    let header = BackupHeader {
+        backup: BackupId(1),
+        cluster: ClusterId(1),
+        taken_at_ms: 0,
+        version: "0.1.0".into(),
+        entity_types: [].into(),
+        shards: vec![shard],
+    };
+    let (mut writer, first) = BackupWriter::begin(&header).expect("encodes");
+    let end = writer.end(ShardId(0));
+    [first, end, writer.finish()].concat()
+}
+
+#[tokio::test]
+async fn backups_are_refused_by_file_before_anybody_is_asked() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    let (taken, damaged, absent) = (path("taken"), path("damaged"), path("absent"));
+    fs::write(&taken, "a backup").expect("writing");
+    let mut bytes = empty_backup();
+    *bytes.last_mut().expect("a trailer") ^= 1;
+    fs::write(&damaged, bytes).expect("writing");
+    assert_one_line(&run(&["backup", &taken]).await, 2, &[&taken, "never written over"]);
+    assert_eq!(fs::read(&taken).expect("still there"), b"a backup");
+    assert_one_line(&run(&["backup", "/nonexistent/b"]).await, 2, &["/nonexistent/b.part"]);
+    assert_one_line(&run(&["restore", &absent]).await, 2, &[&absent]);
+    assert_one_line(&run(&["restore", &damaged]).await, 1, &[&damaged, "at byte", "nothing was sent"]);
 }
 
 #[tokio::test]

@@ -1,15 +1,22 @@
-//! A small HTTP/1.1 client: one node, one kept-alive connection, JSON in and out.
+//! A small HTTP/1.1 client: one node, one kept-alive connection, JSON in and out; and beside that
+//! bodies that are too large to be held ([`Client::download`], [`Client::upload`]).
 //!
 //! It never follows redirects, never uses a proxy, never speaks TLS, and never sends a request
 //! twice by itself: whether that is safe is for the caller to know.
+
+mod stream;
+
+pub use stream::{Answer, Download};
 
 use crate::config::Secret;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     HeaderMap, Method, Request,
+    body::Incoming,
     client::conn::http1::{self, SendRequest},
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST},
+    http::request,
 };
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
@@ -24,7 +31,8 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 pub enum Error {
     #[error("`{url}` is not a node's address: {reason}; write it as http://127.0.0.1:8080")]
     BadUrl { url: String, reason: String },
-    #[error("a path or header cannot be sent: {0}")]
+    /// A path or header that cannot be sent, or a body that cannot be read.
+    #[error("the request cannot be sent: {0}")]
     BadRequest(String),
     /// Nothing was sent.
     #[error("cannot reach {url}: {reason}")]
@@ -118,7 +126,7 @@ impl Client {
         self
     }
 
-    /// Longest wait for a whole answer (30 s by default).
+    /// Longest wait for a whole answer (30 s by default); of a download or an upload, the longest silence.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -165,7 +173,7 @@ impl Client {
     ) -> Result<Response, Error> {
         let request = self.request(method, path, headers, json)?;
         let exchange = tokio::time::timeout(self.timeout, self.exchange(request)).await;
-        exchange.unwrap_or_else(|_| Err(Error::TimedOut { url: self.url(), after: self.timeout }))
+        exchange.unwrap_or_else(|_| Err(self.timed_out(self.timeout)))
     }
 
     fn request(
@@ -175,29 +183,39 @@ impl Client {
         headers: &[(&str, &str)],
         json: Option<String>,
     ) -> Result<Request<Full<Bytes>>, Error> {
+        let mut request = self.head(method, path, headers);
+        if json.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = Full::new(Bytes::from(json.unwrap_or_default()));
+        request.body(body).map_err(|error| Error::BadRequest(error.to_string()))
+    }
+
+    /// Everything but the body and its type.
+    fn head(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> request::Builder {
         let mut request =
             Request::builder().method(method).uri(path).header(HOST, &self.authority).header(ACCEPT, "*/*");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
-        if json.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         request
-            .body(Full::new(Bytes::from(json.unwrap_or_default())))
-            .map_err(|error| Error::BadRequest(error.to_string()))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, Error> {
-        let broken = |reason: String| Error::Broken { url: self.url(), reason };
         let mut connection = self.connection().await?;
-        let response = connection.send_request(request).await.map_err(|error| broken(error.to_string()))?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| broken(error.to_string()))?;
+        let response = connection.send_request(request).await.map_err(|error| self.broken(&error))?;
+        let response = self.whole(response).await?;
         *self.idle.lock().await = Some(connection);
+        Ok(response)
+    }
+
+    /// With the body, up to what is read of one.
+    async fn whole(&self, response: hyper::Response<Incoming>) -> Result<Response, Error> {
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|error| self.broken(&*error))?;
         Ok(Response { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
     }
 
@@ -208,15 +226,31 @@ impl Client {
         {
             return Ok(connection);
         }
-        let unreachable = |reason: String| Error::Unreachable { url: self.url(), reason };
-        let stream = TcpStream::connect(&self.authority).await.map_err(|error| unreachable(error.to_string()))?;
-        // Small requests and answers take turns: waiting to fill a packet would only delay them.
-        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        let stream = self.dial().await?;
         let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(error.to_string()))?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(&error))?;
         // Ends with the sender; what goes wrong on it reaches whoever waits for the answer.
         tokio::spawn(connection);
         Ok(sender)
+    }
+
+    async fn dial(&self) -> Result<TcpStream, Error> {
+        let stream = TcpStream::connect(&self.authority).await.map_err(|error| self.unreachable(&error))?;
+        // Small requests and answers take turns: waiting to fill a packet would only delay them.
+        stream.set_nodelay(true).map_err(|error| self.unreachable(&error))?;
+        Ok(stream)
+    }
+
+    fn unreachable(&self, error: &dyn std::error::Error) -> Error {
+        Error::Unreachable { url: self.url(), reason: error.to_string() }
+    }
+
+    fn broken(&self, error: &dyn std::error::Error) -> Error {
+        Error::Broken { url: self.url(), reason: error.to_string() }
+    }
+
+    fn timed_out(&self, after: Duration) -> Error {
+        Error::TimedOut { url: self.url(), after }
     }
 }
 
@@ -228,12 +262,12 @@ pub fn segment(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use axum::{Router, routing};
     use tokio::net::TcpListener;
 
-    async fn serve(router: Router) -> String {
+    pub(in crate::cli) async fn serve(router: Router) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move { axum::serve(listener, router).await });
