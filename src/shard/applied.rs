@@ -102,16 +102,28 @@ pub struct Timer {
 }
 
 #[derive(Serialize, Deserialize)]
-struct EntityRecord {
+pub(super) struct EntityRecord {
     version: u64,
     at_ms: u64,
     state: Option<Versioned>,
 }
 
+impl EntityRecord {
+    pub fn is_readable(record: &[u8]) -> bool {
+        decode::<Self>(record).is_ok()
+    }
+}
+
 #[derive(Serialize, Deserialize)]
-struct EventRecord {
+pub(super) struct EventRecord {
     at_ms: u64,
     event: Versioned,
+}
+
+impl EventRecord {
+    pub fn is_readable(record: &[u8]) -> bool {
+        decode::<Self>(record).is_ok()
+    }
 }
 
 /// An entity as applied. `state` is `None` where its type is not registered or its history

@@ -173,6 +173,10 @@ fn read(bytes: &Bytes) -> Result<DeadLetter, Error> {
     Ok(letter)
 }
 
+pub fn is_readable(letter: &Bytes) -> bool {
+    read(letter).is_ok()
+}
+
 /// An error text within its bound: it is kept in the log and in the state.
 pub fn shorten(mut error: String) -> String {
     if error.len() > ERROR_BYTES_MAX {

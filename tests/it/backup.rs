@@ -5,9 +5,9 @@ use quorate::{
     Cluster, Context, Decision, Effect, Entity,
     cluster::{
         AskError, AskOptions, Builder, Consistency, Idempotency, TaskError, Unavailable,
-        backup::{BackupHeader, BackupReader, RestoreError, RestoredBackup, Section},
+        backup::{BackupHeader, BackupReader, BackupWriter, RestoreError, RestoredBackup, Section, ShardHead},
     },
-    entity::TaskOutcome,
+    entity::{ShardId, TaskOutcome},
     transport::memory::Network,
 };
 use serde::{Deserialize, Serialize};
@@ -380,6 +380,19 @@ async fn what_does_not_fit_is_refused_before_anything_happens() {
     let refused = put(&other, &file).await.expect_err("it knows no accounts");
     assert!(matches!(&refused, RestoreError::Incompatible(why) if why.contains("`account`")), "{refused}");
     other.entity::<Stranger>("s").ask(()).await.expect("it serves as before");
+    let mut newer = header(&file);
+    newer.entity_types.get_mut("account").expect("it is in it").event += 1;
+    let mut larger = header(&file);
+    let last = larger.shards.last().expect("four").clone();
+    larger.shards.push(ShardHead { shard: ShardId(last.shard.0 + 1), ..last });
+    let into = start(1).await;
+    for (header, why) in [(newer, "newer than this node's"), (larger, "`cluster.shards` = 5")] {
+        let (_, first) = BackupWriter::begin(&header).expect("encodes");
+        let refused = put(&into, &first).await.expect_err("it does not fit");
+        assert!(matches!(&refused, RestoreError::Incompatible(text) if text.contains(why)), "{refused}");
+    }
+    open_accounts(&into).await;
+    into.shutdown().await;
     let refused = put(&cluster, &file).await.expect_err("it holds what the file holds");
     assert!(matches!(refused, RestoreError::NotEmpty { .. }), "{refused}");
     assert_eq!(settled(&cluster, 1).await, OPENED_WITH * ACCOUNTS as i64);

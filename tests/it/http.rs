@@ -1,6 +1,7 @@
 //! The HTTP contract (API.md) over clusters in memory: requests go straight into the router.
 
 mod backorders;
+mod backup;
 mod bad_input;
 mod console;
 mod events;

@@ -3,6 +3,8 @@
 mod cut;
 mod file;
 mod restore;
+#[cfg(test)]
+mod tests;
 
 pub use crate::shard::backup::{BackupId, Origin, ShardHead, Sum, TypeVersions};
 pub use cut::{Backup, BrokenOff};

@@ -13,8 +13,9 @@ use crate::{
     entity::{EntityKey, ShardId},
     replication::ProposeError,
     shard::{
-        applied::{AppliedState, decode, encode},
-        entry::{self, Item, Outcome, Pack},
+        applied::{AppliedState, EntityRecord, EventRecord, Outgoing, Timer, decode, encode},
+        dead_letters,
+        entry::{self, Item, Kept, Outcome, Pack},
         host::ShardHost,
         inspection::Answer,
         keys, lists,
@@ -182,7 +183,10 @@ impl AppliedState {
     }
 
     fn take_chunk(&mut self, now: Restoring, chunk: &[u8]) -> Result<Outcome, Error> {
-        let Ok(pairs) = decode_chunk(chunk) else { return Ok(Outcome::Declined(Declined::Damaged)) };
+        let Some(pairs) = decode_chunk(chunk).ok().filter(|pairs| pairs.iter().all(|pair| is_sound(&now.head, pair)))
+        else {
+            return Ok(Outcome::Declined(Declined::Damaged));
+        };
         let sum = now.sum.and(chunk, pairs.len());
         for (key, value) in pairs {
             let entity = keys::parse_entity(&key);
@@ -257,6 +261,29 @@ impl AppliedState {
             timers: self.meta.next_timer,
             origins: self.restores.origins().to_vec(),
         }
+    }
+}
+
+/// Whether a pair can be read, and is of the shard that the head describes: what cannot be read must not get
+/// into a log that every replica applies.
+fn is_sound(head: &ShardHead, (key, value): &(Vec<u8>, Bytes)) -> bool {
+    let number = keys::parse_number(key).filter(|number| *number <= head.effects);
+    match key.first() {
+        Some(b'd') => number.is_some() && dead_letters::is_readable(value),
+        Some(b'e') => keys::parse_entity(key).is_some() && EntityRecord::is_readable(value),
+        Some(b'h') => key.len() > 8 && EventRecord::is_readable(value),
+        Some(b'i') => Kept::decode(value).is_ok(),
+        Some(b'n') => decode::<(u64, u64)>(value).is_ok(),
+        Some(b'o') => number.is_some() && decode::<Outgoing>(value).is_ok(),
+        Some(b'r') => match keys::parse_received(key) {
+            Some((_, 0)) => decode::<u64>(value).is_ok(),
+            found => found.is_some(),
+        },
+        Some(b't') => {
+            keys::parse_timer(key).is_some_and(|(_, number)| number <= head.timers) && decode::<Timer>(value).is_ok()
+        }
+        Some(b'x') => keys::parse_answer_expiry(key).is_some() && value.is_empty(),
+        _ => false,
     }
 }
 

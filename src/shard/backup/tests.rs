@@ -363,6 +363,35 @@ fn steps_out_of_turn_are_declined_and_change_nothing() {
 }
 
 #[test]
+fn what_no_replica_could_read_does_not_get_into_one() {
+    let (head, chunks) = example();
+    let all: Pairs = chunks.iter().flat_map(|(chunk, _)| decode_chunk(chunk).expect("a chunk")).collect();
+    let kinds: std::collections::BTreeSet<u8> = all.iter().map(|(key, _)| key[0]).collect();
+    assert!(kinds.len() >= 5, "{kinds:?}");
+    let mut state = open(&disk());
+    let begin = Restore::Begin { cluster: CLUSTER, head: head.clone() };
+    assert_eq!(step(&mut state, BACKUP, begin), Outcome::Done);
+    let mut refused = |key: Vec<u8>, value: Bytes| {
+        let good = all[0].clone();
+        let chunk = encode_chunk(&vec![good, (key, value)]).expect("encodes");
+        let outcome = step(&mut state, BACKUP, Restore::Chunk { number: 0, chunk });
+        assert_eq!(outcome, Outcome::Declined(Declined::Damaged));
+        assert_eq!(rows(&state), [], "not even what is good of it");
+    };
+    // One byte more, behind an answer, says that it is no rejection.
+    for (key, value) in all.iter().filter(|(key, _)| key[0] != b'i') {
+        refused(key.clone(), [value.as_ref(), &[0]].concat().into());
+    }
+    for kind in RANGES.iter().map(|(start, _)| start[0]).chain([b'i', b'o']) {
+        refused(vec![kind], Bytes::new());
+        refused(vec![kind, 0xff, 1], Bytes::from_static(&[0xff; 3]));
+    }
+    // A number that the shard will give out itself.
+    let outgoing = all.iter().find(|(key, _)| key[0] == b'o').expect("an effect").1.clone();
+    refused(keys::outbox(head.effects + 1), outgoing);
+}
+
+#[test]
 fn a_restore_is_given_up_in_steps_and_leaves_an_empty_shard() {
     let (head, chunks) = example();
     let storage = disk();
