@@ -1,6 +1,7 @@
 //! Tests with real processes of the real binary, on loopback.
 
 mod audit;
+mod backup;
 mod books;
 mod cards;
 mod chaos;
