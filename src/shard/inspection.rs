@@ -324,7 +324,8 @@ impl Router {
             return self.send(node, Service::Shard, &request, deadline).await.ok();
         }
         let host = self.host(request.group)?;
-        tokio::time::timeout_at(deadline, host.ask(request.ask)).await.ok()
+        let answer = Box::pin(async move { host.ask(request.ask).await });
+        tokio::time::timeout_at(deadline, answer).await.ok()
     }
 
     /// The running hash of another node's replica; `None` if it cannot tell just now.

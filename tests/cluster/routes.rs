@@ -111,6 +111,9 @@ const TABLE: &[Line] = &[
     ("GET /admin/v1/members", Of::Nothing, "", 200),
     // The nodes are needed: nobody of that name leaves. `members.rs` has some who do.
     ("POST /admin/v1/members/{name}/leave", Of::Nothing, "{}", 404),
+    ("POST /admin/v1/backup", Of::Nothing, "{}", 200),
+    // They hold data, and this is no backup. `backup.rs` has nodes that take one.
+    ("POST /admin/v1/restore", Of::Nothing, "{}", 415),
     ("GET /admin/v1/shards", Of::Nothing, "", 200),
     ("GET /admin/v1/entities/{type}/{id}", Of::Confirmed, "", 200),
     ("GET /admin/v1/receipts/{receipt}", Of::Nothing, "", 200),

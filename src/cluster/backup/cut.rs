@@ -18,7 +18,11 @@ use crate::{
     storage::GroupId,
 };
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, future::join_all, stream};
+use futures::{
+    StreamExt, TryStreamExt,
+    future::join_all,
+    stream::{self, BoxStream},
+};
 use std::{future::ready, time::Duration};
 use tokio::time::Instant;
 
@@ -88,13 +92,13 @@ impl Backup {
     }
 
     /// The file, in parts of any size. It is whole only if it ends without an error.
-    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, BrokenOff>> + Send {
+    pub fn into_stream(self) -> BoxStream<'static, Result<Bytes, BrokenOff>> {
         let begun = BackupWriter::begin(&self.header).map_err(|error| BrokenOff { detail: error.to_string() });
         let first = begun.map(|(writer, first)| {
             let reading = Reading { pins: self.pins, writer: Some(writer), at: At::Shard(0), kept: Instant::now() };
             stream::once(ready(Ok(first))).chain(reading.into_stream())
         });
-        stream::once(ready(first)).try_flatten()
+        stream::once(ready(first)).try_flatten().boxed()
     }
 }
 
@@ -219,11 +223,12 @@ enum At {
 }
 
 impl Reading {
-    fn into_stream(self) -> impl Stream<Item = Result<Bytes, BrokenOff>> + Send {
-        stream::try_unfold(self, |mut reading| async move {
+    fn into_stream(self) -> BoxStream<'static, Result<Bytes, BrokenOff>> {
+        let parts = stream::try_unfold(self, |mut reading| async move {
             let next = reading.next().await?;
             Ok(next.map(|bytes| (bytes, reading)))
-        })
+        });
+        parts.boxed()
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
