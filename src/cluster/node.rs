@@ -441,7 +441,7 @@ impl Node {
         let replicas_fine = member.router.hosts().iter().filter(|host| is_wanted(host)).all(|host| {
             let leadership = host.leadership();
             let applied_term = host.machine().progress().borrow().0;
-            let served = !leadership.is_me || host.is_serving();
+            let served = !leadership.is_me || host.is_serving() || host.machine().is_restoring();
             leadership.leader.is_some() && applied_term >= leadership.term && served && host.group().is_voter()
         });
         let routes = member.router.routes();

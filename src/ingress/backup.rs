@@ -157,12 +157,13 @@ pub struct RestoredView {
     shards: u16,
     pairs: u64,
     bytes: u64,
+    was_before: bool,
 }
 
 impl From<RestoredBackup> for RestoredView {
     fn from(restored: RestoredBackup) -> Self {
-        let RestoredBackup { backup, cluster, taken_at_ms, shards, pairs, bytes } = restored;
-        Self { backup, cluster: cluster.to_string(), taken_at: rfc3339(taken_at_ms), shards, pairs, bytes }
+        let RestoredBackup { backup, cluster, taken_at_ms, shards, pairs, bytes, was_before } = restored;
+        Self { backup, cluster: cluster.to_string(), taken_at: rfc3339(taken_at_ms), shards, pairs, bytes, was_before }
     }
 }
 
@@ -183,17 +184,18 @@ impl From<RestoreError> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{catalog::ClusterId, ingress::openapi::describes};
+    use crate::ingress::openapi::describes;
 
     #[test]
     fn what_was_restored_is_what_is_described() {
         let restored = RestoredBackup {
             backup: BackupId(1),
-            cluster: ClusterId(2),
+            cluster: serde_json::from_value(format!("{:032x}", 2).into()).expect("an id"),
             taken_at_ms: 1_700_000_000_000,
             shards: 4,
             pairs: 5,
             bytes: 6,
+            was_before: false,
         };
         let view = serde_json::to_value(RestoredView::from(restored)).expect("JSON");
         assert_eq!(view["backup"], format!("{:032x}", 1));

@@ -109,8 +109,9 @@ pub(super) struct EntityRecord {
 }
 
 impl EntityRecord {
-    pub fn is_readable(record: &[u8]) -> bool {
-        decode::<Self>(record).is_ok()
+    /// As a backup has it.
+    pub fn is_sound(record: &[u8]) -> bool {
+        decode::<Self>(record).is_ok_and(|record| record.state.is_none() && record.version < 1 << 62)
     }
 }
 

@@ -163,7 +163,7 @@ impl AppliedState {
     }
 }
 
-fn read(bytes: &Bytes) -> Result<DeadLetter, Error> {
+pub(super) fn read(bytes: &Bytes) -> Result<DeadLetter, Error> {
     // The old form is shorter, and so never mistaken for the new one.
     let mut letter = decode::<DeadLetter>(bytes).or_else(|error| {
         let old = decode::<DeadLetterV1>(bytes).map_err(|_| error)?;
@@ -171,10 +171,6 @@ fn read(bytes: &Bytes) -> Result<DeadLetter, Error> {
     })?;
     letter.outgoing = letter.outgoing.current();
     Ok(letter)
-}
-
-pub fn is_readable(letter: &Bytes) -> bool {
-    read(letter).is_ok()
 }
 
 /// An error text within its bound: it is kept in the log and in the state.

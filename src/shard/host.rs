@@ -116,9 +116,9 @@ impl ShardHost {
         &self.cuts
     }
 
-    /// Changes that may wait for a checkpoint.
-    pub(super) fn dirty_bytes_max(&self) -> usize {
-        self.options.dirty_bytes_max()
+    /// Changes that make a checkpoint due.
+    pub(super) fn checkpoint_bytes(&self) -> usize {
+        usize::try_from(self.options.checkpoint_bytes.as_u64()).unwrap_or(usize::MAX)
     }
 
     pub fn leadership(&self) -> Leadership {
@@ -238,7 +238,7 @@ impl ShardHost {
     }
 
     async fn take_checkpoints(self: Arc<Self>) {
-        let bytes_max = usize::try_from(self.options.checkpoint_bytes.as_u64()).unwrap_or(usize::MAX);
+        let bytes_max = self.checkpoint_bytes();
         // Shards under the same load must not all take theirs at the same moment.
         let phase =
             |period: Duration| period * u32::from(self.shard().0 % CHECKPOINT_PHASES) / u32::from(CHECKPOINT_PHASES);

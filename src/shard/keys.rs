@@ -216,16 +216,20 @@ pub fn parse_place<'a>(list: &[u8], key: &'a [u8]) -> Option<(u64, &'a str)> {
 
 /// The entity of an entity key.
 pub fn parse_entity(key: &[u8]) -> Option<EntityKey> {
+    split_entity(b'e', key).filter(|(_, rest)| rest.is_empty()).map(|(entity, _)| entity)
+}
+
+/// The entity in a key of this kind, and what stands behind it.
+pub fn split_entity(kind: u8, key: &[u8]) -> Option<(EntityKey, &[u8])> {
     let part = |bytes: &'_ [u8]| -> Option<(String, usize)> {
         let length = usize::from(*bytes.first()?);
         let text = std::str::from_utf8(bytes.get(1..=length)?).ok()?;
         Some((text.to_owned(), length + 1))
     };
-    let rest = key.strip_prefix(b"e")?;
+    let rest = key.strip_prefix(&[kind])?;
     let (entity_type, read) = part(rest)?;
     let (id, read_too) = part(&rest[read..])?;
-    let whole = read + read_too == rest.len();
-    whole.then(|| EntityKey { entity_type: entity_type.into(), id: id.into() })
+    Some((EntityKey { entity_type: entity_type.into(), id: id.into() }, &rest[read + read_too..]))
 }
 
 /// The number at the end of an outbox, dead-letter or ledger key.

@@ -229,6 +229,11 @@ impl ShardMachine {
         with(&self.0.state.lock())
     }
 
+    /// As [`ShardMachine::look`], with what is kept in memory to be moved about.
+    pub(super) fn look_mut<R>(&self, with: impl FnOnce(&mut AppliedState) -> R) -> R {
+        with(&mut self.0.state.lock())
+    }
+
     pub fn outgoing(&self, number: u64) -> Option<Outgoing> {
         self.0.state.lock().outbox.get(&number).cloned()
     }

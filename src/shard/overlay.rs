@@ -95,10 +95,14 @@ impl Overlay {
         self.dirty.insert(key, Some(value));
     }
 
-    /// As [`Overlay::put`], for a key that was never written before: numbers that are given out
-    /// once. If it is deleted before the next checkpoint, it never reaches the disk.
+    /// As [`Overlay::put`], for a key that is absent just now: numbers that are given out once. If it is deleted
+    /// before the next checkpoint, it never reaches the disk, unless it was there at the last one: what a restore
+    /// that was given up has left behind goes under the same numbers.
     pub fn put_new(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
-        self.fresh.insert(key.clone());
+        // Where its deletion has to reach the disk, it is not fresh.
+        if !self.dirty.contains_key(&key) {
+            self.fresh.insert(key.clone());
+        }
         self.put(key, value);
     }
 
@@ -230,6 +234,8 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Put(u8),
+        /// By [`Overlay::put_new`], where there is nothing.
+        PutNew(u8),
         Delete(u8),
         Begin,
         Written,
@@ -239,7 +245,8 @@ mod tests {
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            5 => (0..12u8).prop_map(Step::Put),
+            4 => (0..12u8).prop_map(Step::Put),
+            2 => (0..12u8).prop_map(Step::PutNew),
             5 => (0..12u8).prop_map(Step::Delete),
             1 => Just(Step::Begin),
             1 => Just(Step::Written),
@@ -276,6 +283,11 @@ mod tests {
             match step {
                 Step::Put(k) if model.insert(key(k), value.clone()).is_none() => overlay.write_absent(key(k), value),
                 Step::Put(k) => overlay.write(key(k), value),
+                Step::PutNew(k) if model.contains_key(&key(k)) => {}
+                Step::PutNew(k) => {
+                    model.insert(key(k), value.clone());
+                    overlay.put_new(key(k), value);
+                }
                 Step::Delete(k) => {
                     if model.remove(&key(k)).is_some() {
                         overlay.withdraw(key(k));

@@ -102,7 +102,9 @@ async fn restore_though_killed(into: &Cluster, file: &Path) {
     into.node(0).restart();
     into.node(0).wait_ready("with what was restored without it").await;
     let third = quorate("restore", file, into.node(0)).await;
-    assert_eq!((third.status.code(), third.stdout), (Some(0), second.stdout), "it is there");
+    let (second, third) = (text(&second.stdout), (third.status.code(), text(&third.stdout)));
+    assert!(second.contains("\"was_before\":false"), "{second}");
+    assert_eq!(third, (Some(0), second.replace("false", "true")), "it is there");
 }
 
 async fn order_again(cluster: &Cluster, placed: &[Placed]) -> Vec<Placed> {

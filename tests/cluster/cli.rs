@@ -3,7 +3,7 @@
 use crate::harness::{free_ports, run};
 use quorate::{
     catalog::ClusterId,
-    cluster::backup::{BackupHeader, BackupId, BackupWriter, ShardHead},
+    cluster::backup::{BackupHeader, BackupId, BackupWriter, STATE_FORMAT, ShardHead},
     entity::ShardId,
 };
 use std::{
@@ -145,6 +145,7 @@ async fn a_cluster_that_is_not_there_is_exit_code_3() {
 fn empty_backup() -> Vec<u8> {
     let shard = ShardHead { shard: ShardId(0), term: 1, index: 1, effects: 0, timers: 0, origins: vec![] };
     let header = BackupHeader {
+        state_format: STATE_FORMAT,
         backup: BackupId(1),
         cluster: ClusterId(1),
         taken_at_ms: 0,

@@ -338,7 +338,8 @@ async fn a_restore_that_breaks_off_goes_on_with_the_same_file_and_gives_way_to_a
         assert!(matches!(read, Err(Unavailable::Restoring { .. })), "half of it is not shown: {read:?}");
     }
     let first = put(&into, &file).await.expect("it goes on");
-    assert_eq!(put(&into.on_node(2), &file).await.as_ref(), Ok(&first), "and is answered again");
+    let again = put(&into.on_node(2), &file).await.expect("it is there");
+    assert_eq!((first.was_before, again), (false, RestoredBackup { was_before: true, ..first }));
     assert_eq!(balances(&into).await, [OPENED_WITH; ACCOUNTS]);
     let refused = put(&into, &later).await.expect_err("there is something now");
     assert!(matches!(refused, RestoreError::NotEmpty { .. }), "{refused}");
@@ -350,6 +351,25 @@ async fn a_restore_that_breaks_off_goes_on_with_the_same_file_and_gives_way_to_a
     put(&into, &later).await.expect("another one takes its place");
     assert_eq!(balances(&into).await[..3], [OPENED_WITH - 7, OPENED_WITH + 7, OPENED_WITH]);
     into.shutdown().await;
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_at_one_time_do_not_spoil_each_other() {
+    let cluster = start(3).await;
+    open_accounts(&cluster).await;
+    let senders = Senders::start(&cluster, &[0, 1, 2]);
+    for _ in 0..5 {
+        let taking = (0..3).map(|node| {
+            let from = cluster.on_node(node);
+            async move { from.backup().await.map(|backup| backup.header().backup) }
+        });
+        let taken: Vec<_> =
+            join_all(taking).await.into_iter().map(|taken| taken.expect("each has its moment")).collect();
+        assert!(taken[0] != taken[1] && taken[1] != taken[2]);
+    }
+    assert!(senders.stop().await > 0);
+    assert_eq!(settled(&cluster, 3).await, OPENED_WITH * ACCOUNTS as i64);
     cluster.shutdown().await;
 }
 
@@ -382,11 +402,13 @@ async fn what_does_not_fit_is_refused_before_anything_happens() {
     other.entity::<Stranger>("s").ask(()).await.expect("it serves as before");
     let mut newer = header(&file);
     newer.entity_types.get_mut("account").expect("it is in it").event += 1;
+    let mut later = header(&file);
+    later.state_format += 1;
     let mut larger = header(&file);
     let last = larger.shards.last().expect("four").clone();
     larger.shards.push(ShardHead { shard: ShardId(last.shard.0 + 1), ..last });
     let into = start(1).await;
-    for (header, why) in [(newer, "newer than this node's"), (larger, "`cluster.shards` = 5")] {
+    for (header, why) in [(newer, "newer than this"), (later, "newer than this"), (larger, "`cluster.shards` = 5")] {
         let (_, first) = BackupWriter::begin(&header).expect("encodes");
         let refused = put(&into, &first).await.expect_err("it does not fit");
         assert!(matches!(&refused, RestoreError::Incompatible(text) if text.contains(why)), "{refused}");

@@ -57,6 +57,11 @@ pub(super) async fn restore(args: &args::Restore) -> Result<(), Failure> {
     if args.operator.json {
         return output::answer(&answer.to_string());
     }
+    if answer["was_before"] == true {
+        return output::answer(&format!(
+            "there before: {contents}; nothing was done, and what has happened since then stays"
+        ));
+    }
     output::answer(&format!("restored {contents}"))?;
     output::note(&format!(
         "what was done after {} is unknown here: compare the card gateway's books with the payments, from then on \

@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -32,14 +32,18 @@ impl Part {
         let file = match create_new(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 // Removed, not written over: it may be a link to elsewhere, or readable by others.
-                lock(&path, &File::open(&path).map_err(unusable)?)?;
+                let left = File::open(&path).map_err(unusable)?;
+                // Held until it is gone, so that nobody else takes the next one for it.
+                lock(&path, &left)?;
                 fs::remove_file(&path).map_err(unusable)?;
                 create_new(&path).map_err(unusable)?
             }
             created => created.map_err(unusable)?,
         };
         lock(&path, &file)?;
-        Ok(Self { file, path, goal: goal.to_owned(), is_kept: false })
+        let part = Self { file, path, goal: goal.to_owned(), is_kept: false };
+        part.is_there()?;
+        Ok(part)
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -49,8 +53,17 @@ impl Part {
     /// Everything is written: on disk first, then under its name.
     pub fn keep(mut self) -> Result<(), Failure> {
         self.file.sync_all().map_err(|error| self.failed(&error))?;
-        refuse_existing(&self.goal)?;
-        fs::rename(&self.path, &self.goal).map_err(|error| self.failed(&error))?;
+        self.is_there()?;
+        // A link, unlike a new name, never takes the place of what is there.
+        match fs::hard_link(&self.path, &self.goal) {
+            Ok(()) => fs::remove_file(&self.path).map_err(|error| self.failed(&error))?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => refuse_existing(&self.goal)?,
+            // Not every file system has them.
+            Err(_) => {
+                refuse_existing(&self.goal)?;
+                fs::rename(&self.path, &self.goal).map_err(|error| self.failed(&error))?;
+            }
+        }
         self.is_kept = true;
         let dir = match self.goal.parent() {
             Some(dir) if dir.as_os_str().is_empty() => Path::new("."),
@@ -64,6 +77,16 @@ impl Part {
         })
     }
 
+    /// Under its name there is the file that is locked here: another one may have removed it before it was.
+    fn is_there(&self) -> Result<(), Failure> {
+        let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let mine = self.file.metadata().map(id).map_err(|error| self.failed(&error))?;
+        match fs::symlink_metadata(&self.path).map(id) {
+            Ok(there) if there == mine => Ok(()),
+            _ => Err(in_use(&self.path)),
+        }
+    }
+
     fn failed(&self, error: &io::Error) -> Failure {
         let advice = match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there, or name a file on another disk",
@@ -75,7 +98,7 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if !self.is_kept {
+        if !self.is_kept && self.is_there().is_ok() {
             // What stays is replaced the next time.
             let _ = fs::remove_file(&self.path);
         }
@@ -102,12 +125,13 @@ fn create_new(path: &Path) -> io::Result<File> {
 /// Two that write to the same name would give each other's half the name of the whole.
 fn lock(path: &Path, file: &File) -> Result<(), Failure> {
     file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => Failure::usage(format!(
-            "another `quorate backup` is writing {}: wait for it, or give another name",
-            path.display()
-        )),
+        TryLockError::WouldBlock => in_use(path),
         TryLockError::Error(error) => unusable(path, &error),
     })
+}
+
+fn in_use(path: &Path) -> Failure {
+    Failure::usage(format!("another `quorate backup` is writing {}: wait for it, or give another name", path.display()))
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Failure {
@@ -186,6 +210,21 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_file_was_taken_away_gives_no_other_file_its_name() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let goal = dir.path().join("b");
+        let mut first = Part::create(&goal).expect("room");
+        first.write(b"whole").expect("room");
+        fs::remove_file(dir.path().join("b.part")).expect("there");
+        let mut second = Part::create(&goal).expect("room");
+        second.write(b"half").expect("room");
+        assert!(matches!(first.keep(), Err(Failure::Usage(text)) if text.contains("another `quorate backup`")));
+        assert_eq!(names(dir.path()), ["b.part"], "and the other's stays");
+        second.keep().expect("kept");
+        assert_eq!(fs::read(&goal).expect("it"), b"half");
+    }
+
+    #[test]
     fn a_place_that_cannot_be_written_to_is_named() {
         let refused = Part::create(Path::new("/nonexistent/b")).map(drop);
         assert!(matches!(&refused, Err(Failure::Usage(text)) if text.contains("/nonexistent/b.part")), "{refused:?}");
@@ -196,8 +235,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut part = Part::create(&dir.path().join("b")).expect("room");
         // The device that is always full.
-        part.file = OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let file = std::mem::replace(&mut part.file, full);
         let failed = part.write(b"more");
+        part.file = file;
         let Err(Failure::Operation(text)) = failed else { panic!("{failed:?}") };
         assert!(text.contains("No space left on device") && text.contains("make room"), "{text}");
         drop(part);

@@ -7,7 +7,7 @@ use crate::{
         args::{Args, Command},
         http::tests::serve,
     },
-    cluster::backup::{BackupId, BackupWriter, ShardHead},
+    cluster::backup::{BackupId, BackupWriter, STATE_FORMAT, ShardHead},
     entity::ShardId,
     shard::backup::{Pairs, encode_chunk},
 };
@@ -29,6 +29,7 @@ const TAKEN_AT: &str = "2023-11-14T22:13:20.000Z";
 fn whole() -> Vec<u8> {
     let head = |shard| ShardHead { shard: ShardId(shard), term: 1, index: 2, effects: 3, timers: 4, origins: vec![] };
     let header = BackupHeader {
+        state_format: STATE_FORMAT,
         backup: BackupId(0xb),
         cluster: ClusterId(0xc),
         taken_at_ms: 1_700_000_000_000,
@@ -238,7 +239,7 @@ async fn a_file_that_cannot_be_read_is_bad_usage() {
 async fn a_refusal_of_a_restore_is_heard_and_a_lost_cluster_is_worth_another_try() {
     let dir = dir();
     let file = written(&dir, &whole());
-    for (status, code) in [(409, "not-empty"), (409, "wrong-shards"), (422, "damaged-backup")] {
+    for (status, code) in [(409, "not-empty"), (409, "incompatible-backup"), (422, "damaged-backup")] {
         let refuse = routing::post(move || async move { problem(status, code) });
         let url = serve(Router::new().route(RESTORE, refuse)).await;
         let restored = restore_to(&url, &file).await;

@@ -5,7 +5,10 @@
 //! ╰── writes wait ─────────────────╯   ╰── writes go on ────────────────────────────╯
 //! ```
 
-use super::{BackupHeader, BackupId, ShardHead, file::BackupWriter};
+use super::{
+    BackupHeader, BackupId, ShardHead,
+    file::{BackupWriter, STATE_FORMAT},
+};
 use crate::{
     catalog::NodeId,
     cluster::{Unavailable, handle::Cluster},
@@ -23,15 +26,19 @@ use futures::{
     future::join_all,
     stream::{self, BoxStream},
 };
-use std::{future::ready, time::Duration};
+use std::{future::ready, ops::Range, time::Duration};
 use tokio::time::Instant;
 
 /// Attempts at a cut: an owner that changes meanwhile spoils one.
-const ATTEMPTS: u32 = 4;
-const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
+const ATTEMPTS: u32 = 6;
+/// The longest pause behind the first attempt; it grows with each.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
+const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// What is not held by then will not be held for long enough.
 const HOLD_WAIT: Duration = HOLD_MAX.checked_div(2).expect("two is not zero");
 const PIN_WAIT: Duration = HOLD_MAX;
+const ONE_CUT: &str = "cuts at one time";
+const MANY: &str = "backups at one time";
 /// For a chunk, which is read on demand.
 const READ_WAIT: Duration = Duration::from_secs(30);
 /// Between two times that the pins of shards to come are kept.
@@ -56,7 +63,7 @@ pub struct BrokenOff {
 impl Cluster {
     /// Takes a backup of all shards, as they are at one moment during this call. Writes wait while it is taken:
     /// two rounds to the shards' owners, as a rule some milliseconds. What is returned is to be read at once: a
-    /// part that is not asked for within half a minute is lost.
+    /// part that is not asked for within a minute is lost.
     ///
     /// # Errors
     /// A shard has no quorum, owners keep changing, or ([`Unavailable::Overloaded`]) other backups are being read.
@@ -66,11 +73,12 @@ impl Cluster {
         let pins = loop {
             match Pins::take(&router).await {
                 Ok(pins) => break pins,
-                Err(unavailable @ Unavailable::Overloaded { .. }) => return Err(unavailable),
+                Err(unavailable @ Unavailable::Restoring { .. }) => return Err(unavailable),
                 Err(unavailable) if attempt == ATTEMPTS => return Err(unavailable),
                 Err(unavailable) => tracing::info!(attempt, %unavailable, "a cut was spoiled; trying again"),
             }
-            tokio::time::sleep(ATTEMPT_PAUSE * attempt).await;
+            // Of two that were in each other's way, one comes first.
+            tokio::time::sleep(ATTEMPT_PAUSE.mul_f64(rand::random::<f64>() * f64::from(attempt))).await;
             attempt += 1;
         };
         let types = self.node().registry().entity_types();
@@ -79,6 +87,7 @@ impl Cluster {
             cluster: router.cluster(),
             taken_at_ms: now_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            state_format: STATE_FORMAT,
             entity_types: types.map(|of| (of.name().to_owned(), of.versions())).collect(),
             shards: pins.shards.iter().map(|(head, _)| head.clone()).collect(),
         };
@@ -107,15 +116,16 @@ struct Pins {
     router: Router,
     backup: BackupId,
     shards: Vec<(ShardHead, NodeId)>,
-    /// Who may have pinned what, or hold it.
+    /// Who holds what, or has pinned it.
     asked: Vec<(GroupId, NodeId)>,
 }
 
 impl Pins {
     async fn take(router: &Router) -> Result<Self, Unavailable> {
-        let begun = Instant::now();
         let mut pins =
             Self { router: router.clone(), backup: BackupId::random(), shards: Vec::new(), asked: Vec::new() };
+        pins.probe().await?;
+        let begun = Instant::now();
         pins.hold_all().await?;
         let held = begun.elapsed();
         pins.pin_all().await?;
@@ -124,23 +134,45 @@ impl Pins {
         Ok(pins)
     }
 
+    /// Whether all shards have owners who could hold: if one has not, the others' writes need not wait to find out.
+    async fn probe(&self) -> Result<(), Unavailable> {
+        self.ask_owners(0..self.router.shards(), CutAsk::Probe, PROBE_WAIT).try_for_each(|_| ready(Ok(()))).await
+    }
+
+    /// The first shard before all others: of two backups at one time, one holds it and the other one nothing.
     async fn hold_all(&mut self) -> Result<(), Unavailable> {
-        let (router, backup) = (&self.router, self.backup);
-        let hold = |shard: u16| async move {
-            let ask = Ask::Cut { backup, ask: CutAsk::Hold };
-            let answer = router.ask_shard(ShardRequest { group: GroupId(shard), ask }, HOLD_WAIT).await;
-            (ShardId(shard), answer)
-        };
-        let answers: Vec<_> = stream::iter(0..router.shards()).map(hold).buffer_unordered(ASKED).collect().await;
-        let mut outcome = Ok(());
-        for (shard, answer) in answers {
-            match answer {
-                Ok(Answer::Cut(CutAnswer::Held { by })) => self.asked.push((GroupId(shard.0), by)),
-                Ok(_) => outcome = Err(Unavailable::NoQuorum { shard }),
-                Err(unavailable) => outcome = Err(unavailable),
+        for shards in [0..1, 1..self.router.shards()] {
+            let mut answers = self.ask_owners(shards, CutAsk::Hold, HOLD_WAIT);
+            while let Some(held) = answers.next().await {
+                self.asked.push(held?);
             }
         }
-        outcome
+        Ok(())
+    }
+
+    /// Asks the owners of some shards; who they were.
+    fn ask_owners(
+        &self,
+        shards: Range<u16>,
+        ask: CutAsk,
+        timeout: Duration,
+    ) -> BoxStream<'static, Result<(GroupId, NodeId), Unavailable>> {
+        let (router, backup) = (self.router.clone(), self.backup);
+        let ask = move |shard: u16| {
+            let (router, ask) = (router.clone(), Ask::Cut { backup, ask: ask.clone() });
+            async move {
+                let (group, shard) = (GroupId(shard), ShardId(shard));
+                match router.ask_shard(ShardRequest { group, ask }, timeout).await? {
+                    Answer::Cut(CutAnswer::Held { by }) => Ok((group, by)),
+                    Answer::Cut(CutAnswer::Done) => Ok((group, router.owner(group).unwrap_or(router.me()))),
+                    Answer::Cut(CutAnswer::Busy) => Err(Unavailable::Overloaded { limit: ONE_CUT.into() }),
+                    Answer::Cut(CutAnswer::Full) => Err(Unavailable::Overloaded { limit: MANY.into() }),
+                    Answer::Cut(CutAnswer::Restoring) => Err(Unavailable::Restoring { shard }),
+                    _ => Err(Unavailable::NoQuorum { shard }),
+                }
+            }
+        };
+        stream::iter(shards).map(ask).buffer_unordered(ASKED).boxed()
     }
 
     async fn pin_all(&mut self) -> Result<(), Unavailable> {
@@ -154,7 +186,7 @@ impl Pins {
         for (group, node, answer) in answers {
             match answer {
                 Some(CutAnswer::Pinned(head)) => self.shards.push((head, node)),
-                Some(CutAnswer::Full) => return Err(Unavailable::Overloaded { limit: "backups at one time".into() }),
+                Some(CutAnswer::Full) => return Err(Unavailable::Overloaded { limit: MANY.into() }),
                 _ => return Err(Unavailable::NoQuorum { shard: ShardId(group.0) }),
             }
         }
@@ -193,7 +225,11 @@ fn broken_off(detail: &str) -> BrokenOff {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        let (router, backup, asked) = (self.router.clone(), self.backup, std::mem::take(&mut self.asked));
+        let (router, backup, mut asked) = (self.router.clone(), self.backup, std::mem::take(&mut self.asked));
+        // Those who were asked to hold, and had not answered yet.
+        let unknown = (0..router.shards()).map(GroupId).filter(|group| asked.iter().all(|(known, _)| known != group));
+        let unknown: Vec<_> = unknown.filter_map(|group| Some((group, router.owner(group)?))).collect();
+        asked.extend(unknown);
         let end = async move {
             let deadline = Instant::now() + END_WAIT;
             let all = asked.iter().map(|(group, node)| router.ask_cut(*node, (*group, backup), CutAsk::End, deadline));

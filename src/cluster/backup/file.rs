@@ -21,6 +21,9 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Raised with every change of what effects, timers, answers or records look like.
+pub const STATE_FORMAT: u16 = 1;
+
 const MAGIC: &[u8] = b"QUORATE BACKUP 1\n";
 const SECTION_HEAD: usize = 9;
 /// The largest body: a chunk, or the header of very many shards.
@@ -42,6 +45,8 @@ pub struct BackupHeader {
     pub taken_at_ms: u64,
     /// The version of the software that wrote it.
     pub version: String,
+    /// In which form its pairs are, the runtime's own: [`STATE_FORMAT`] or older.
+    pub state_format: u16,
     /// By entity type, the versions that its events and commands are written in, at most.
     pub entity_types: BTreeMap<String, TypeVersions>,
     /// All shards, from 0 on.
@@ -310,6 +315,7 @@ mod tests {
             cluster: ClusterId(7),
             taken_at_ms: 1_700_000_000_000,
             version: "0.1.0".into(),
+            state_format: STATE_FORMAT,
             entity_types: [("order".to_owned(), versions)].into(),
             shards: (0..shards).map(head).collect(),
         }

@@ -8,5 +8,5 @@ mod tests;
 
 pub use crate::shard::backup::{BackupId, Origin, ShardHead, Sum, TypeVersions};
 pub use cut::{Backup, BrokenOff};
-pub use file::{BackupHeader, BackupReader, BackupWriter, DamagedBackup, Section};
+pub use file::{BackupHeader, BackupReader, BackupWriter, DamagedBackup, STATE_FORMAT, Section};
 pub use restore::{RestoreError, RestoredBackup};

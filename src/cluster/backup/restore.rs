@@ -8,7 +8,10 @@
 //! their order: those that are open are always the first ones, and whoever comes with another backup is
 //! refused by shard 0. The same backup again goes on where it broke off, at whichever node.
 
-use super::{BackupHeader, BackupId, BackupReader, DamagedBackup, file::Section};
+use super::{
+    BackupHeader, BackupId, BackupReader, DamagedBackup,
+    file::{STATE_FORMAT, Section},
+};
 use crate::{
     catalog::ClusterId,
     cluster::{Unavailable, handle::Cluster},
@@ -36,6 +39,8 @@ pub struct RestoredBackup {
     pub shards: u16,
     pub pairs: u64,
     pub bytes: u64,
+    /// It had been put in before, and nothing was done now: what has happened since then stays.
+    pub was_before: bool,
 }
 
 /// Why a backup was not put in.
@@ -71,7 +76,8 @@ impl Cluster {
         file: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<RestoredBackup, RestoreError> {
         let (router, _) = self.way().await?;
-        let mut restore = Restoring { router, registry: self.node().registry(), header: None, pairs: 0 };
+        let mut restore =
+            Restoring { router, registry: self.node().registry(), header: None, pairs: 0, was_before: false };
         let mut reader = BackupReader::default();
         let mut file = file;
         while let Some(part) = file.next().await {
@@ -88,6 +94,7 @@ impl Cluster {
                 shards: restore.router.shards(),
                 pairs: restore.pairs,
                 bytes: reader.bytes(),
+                was_before: restore.was_before,
             }),
             _ => Err(reader.cut_short().into()),
         }
@@ -100,6 +107,7 @@ struct Restoring<'a> {
     registry: &'a Registry,
     header: Option<BackupHeader>,
     pairs: u64,
+    was_before: bool,
 }
 
 impl Restoring<'_> {
@@ -130,6 +138,13 @@ impl Restoring<'_> {
 
     /// Whether this cluster can hold it, and this software read it.
     fn fits(&self, header: &BackupHeader) -> Result<(), String> {
+        if header.state_format > STATE_FORMAT {
+            return Err(format!(
+                "the backup was written by version {}, in a form that is newer than this node's; restore it with that \
+                 version or a later one",
+                header.version
+            ));
+        }
         let (theirs, ours) = (header.shards.len(), usize::from(self.router.shards()));
         if theirs != ours {
             return Err(format!(
@@ -152,8 +167,13 @@ impl Restoring<'_> {
         Ok(())
     }
 
-    /// Where one shard refuses, the others are as they were.
-    async fn begin(&self, header: &BackupHeader) -> Result<(), RestoreError> {
+    /// All are asked before one begins. Should one of them be written to in between, the others are as they were.
+    async fn begin(&mut self, header: &BackupHeader) -> Result<(), RestoreError> {
+        let mut before = 0;
+        for shard in self.shards() {
+            before += usize::from(self.send(header.backup, shard, Restore::Probe).await? == RestoreAnswer::Before);
+        }
+        self.was_before = before == header.shards.len();
         for head in &header.shards {
             let step = Restore::Begin { cluster: header.cluster, head: head.clone() };
             if let Err(error) = self.send(header.backup, head.shard, step).await {
@@ -170,16 +190,16 @@ impl Restoring<'_> {
 
     async fn step(&self, shard: ShardId, step: Restore) -> Result<(), RestoreError> {
         match &self.header {
-            Some(header) => self.send(header.backup, shard, step).await,
+            Some(header) => self.send(header.backup, shard, step).await.map(drop),
             None => Ok(()),
         }
     }
 
-    async fn send(&self, backup: BackupId, shard: ShardId, step: Restore) -> Result<(), RestoreError> {
+    async fn send(&self, backup: BackupId, shard: ShardId, step: Restore) -> Result<RestoreAnswer, RestoreError> {
         let request = ShardRequest { group: GroupId(shard.0), ask: Ask::Restore { backup, step } };
         let declined = match self.router.ask_shard(request, STEP_WAIT).await? {
-            Answer::Restore(RestoreAnswer::Done) => return Ok(()),
             Answer::Restore(RestoreAnswer::Declined(why)) => why,
+            Answer::Restore(done) => return Ok(done),
             _ => return Err(Unavailable::Invalid { detail: "the owner answered another question".into() }.into()),
         };
         Err(match declined {

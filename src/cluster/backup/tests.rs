@@ -105,6 +105,19 @@ async fn writes_wait_while_their_shard_is_held_and_go_on_once_it_is_pinned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shard_is_held_for_one_backup_at_a_time() {
+    let part = Part::start(&Network::new()).await;
+    let node = part.hold().await;
+    let another = Part { backup: BackupId(2), cluster: part.cluster.clone(), router: part.router.clone(), ..part };
+    assert_eq!(another.ask(node, CutAsk::Hold).await, CutAnswer::Busy);
+    assert_eq!(another.ask(node, CutAsk::Release).await, CutAnswer::Done);
+    assert_eq!(another.ask(node, CutAsk::Hold).await, CutAnswer::Busy, "it was another's to release");
+    assert!(matches!(part.ask(node, CutAsk::Pin).await, CutAnswer::Pinned(_)));
+    assert_eq!(another.hold().await, node);
+    part.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hold_ends_by_itself_or_when_it_is_told_to_and_pins_nothing_then() {
     let part = Part::start(&Network::new()).await;
     let node = part.hold().await;

@@ -34,6 +34,8 @@ pub struct RestoredBackup {
     pairs: u64,
     /// Length of the file.
     bytes: u64,
+    /// It had been restored before, and nothing was done now.
+    was_before: bool,
 }
 
 /// A task that has not ended.

@@ -33,14 +33,16 @@ use tokio_util::sync::CancellationToken;
 /// How long a shard's writes wait at most.
 pub const HOLD_MAX: Duration = Duration::from_secs(2);
 /// A pin that nobody reads, nor keeps, for this long is dropped: whoever took it is gone.
-const PIN_IDLE_MAX: Duration = Duration::from_secs(30);
+const PIN_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Pins of one shard at one time: each keeps disk space from being freed.
 const PINS_MAX: usize = 8;
 
 /// What the node that takes a backup asks of a shard.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum CutAsk {
-    /// Of the owner, whoever that is.
+    /// Of the owner, whoever that is: whether it could hold.
+    Probe,
+    /// Of the owner, too.
     Hold,
     /// The rest of the node that held it.
     Pin,
@@ -64,6 +66,10 @@ pub enum CutAnswer {
     Spoiled,
     /// There are as many pins as there may be.
     Full,
+    /// It is held for another backup.
+    Busy,
+    /// A backup is being put into it.
+    Restoring,
     Part(Part),
     Done,
 }
@@ -88,7 +94,8 @@ pub struct Pause {
 impl Pause {
     /// Everything before has ended: waits until writes may go on.
     pub async fn last(self) {
-        if Instant::now() < self.until && self.began.send(()).is_ok() {
+        let is_wanted = Instant::now() < self.until && !self.released.is_cancelled();
+        if is_wanted && self.began.send(()).is_ok() {
             // Which of the two it was makes no difference here.
             let _ = tokio::time::timeout_at(self.until, self.released.cancelled()).await;
         }
@@ -98,8 +105,8 @@ impl Pause {
 /// A shard's pause as its host knows it.
 struct Hold {
     backup: BackupId,
-    /// The last entry applied when it began.
-    position: Option<Position>,
+    /// Once it has begun: the last entry applied then.
+    position: Option<Option<Position>>,
     until: Instant,
     released: CancellationToken,
     /// Of the session whose proposer waits.
@@ -109,6 +116,10 @@ struct Hold {
 impl Hold {
     /// Nothing was proposed since it began.
     fn is_in_force(&self) -> bool {
+        self.position.is_some() && self.is_wanted()
+    }
+
+    fn is_wanted(&self) -> bool {
         Instant::now() < self.until && !self.released.is_cancelled() && !self.session.is_cancelled()
     }
 }
@@ -162,6 +173,28 @@ impl Cuts {
         has_room
     }
 
+    /// One hold at a time: a second one would only wait for the first one's end, and writes for both.
+    fn begin(&self, hold: Hold) -> bool {
+        let mut present = self.hold.lock();
+        let is_free = present.as_ref().is_none_or(|hold| !hold.is_wanted());
+        if is_free {
+            *present = Some(hold);
+        }
+        is_free
+    }
+
+    /// The hold is there; false if it was released meanwhile.
+    fn begun(&self, backup: BackupId, position: Option<Position>) -> bool {
+        let mut hold = self.hold.lock();
+        match hold.as_mut().filter(|hold| hold.backup == backup) {
+            Some(hold) => {
+                hold.position = Some(position);
+                true
+            }
+            None => false,
+        }
+    }
+
     fn release(&self, backup: BackupId) {
         let mut hold = self.hold.lock();
         if hold.as_ref().is_some_and(|hold| hold.backup == backup) {
@@ -177,6 +210,12 @@ impl Cuts {
 impl ShardHost {
     pub(in crate::shard) async fn cut(self: &Arc<Self>, backup: BackupId, ask: CutAsk) -> Answer {
         let answer = match ask {
+            CutAsk::Probe | CutAsk::Hold if self.machine().is_restoring() => CutAnswer::Restoring,
+            CutAsk::Probe if self.cuts().pins.lock().len() >= PINS_MAX => CutAnswer::Full,
+            CutAsk::Probe => match self.leading().await {
+                Ok(_) => CutAnswer::Done,
+                Err(hint) => return Answer::NotOwner { hint },
+            },
             CutAsk::Hold => return self.hold(backup).await,
             CutAsk::Pin => self.pin(backup).await,
             CutAsk::Release => {
@@ -206,22 +245,19 @@ impl ShardHost {
             Err(hint) => return Answer::NotOwner { hint },
         };
         let released = CancellationToken::new();
-        // Released with whoever does not get to the end of this.
-        let guard = released.clone().drop_guard();
+        let hold = Hold { backup, position: None, until, released: released.clone(), session: session.stop.clone() };
+        if !self.cuts().begin(hold) {
+            return Answer::Cut(CutAnswer::Busy);
+        }
         let (began, begun) = tokio::sync::oneshot::channel();
         session.submitter.pause(Pause { until, began, released }).await;
-        if !matches!(tokio::time::timeout_at(until, begun).await, Ok(Ok(()))) {
-            return Answer::Cut(CutAnswer::Spoiled);
+        let is_held = matches!(tokio::time::timeout_at(until, begun).await, Ok(Ok(())))
+            && self.cuts().begun(backup, self.machine().position());
+        if is_held {
+            return Answer::Cut(CutAnswer::Held { by: self.group().me() });
         }
-        let hold = Hold {
-            backup,
-            position: self.machine().position(),
-            until,
-            released: guard.disarm(),
-            session: session.stop.clone(),
-        };
-        *self.cuts().hold.lock() = Some(hold);
-        Answer::Cut(CutAnswer::Held { by: self.group().me() })
+        self.cuts().release(backup);
+        Answer::Cut(CutAnswer::Spoiled)
     }
 
     /// Every shard is held by now. The reader that this takes is of the moment at which the last one was,
@@ -229,10 +265,11 @@ impl ShardHost {
     /// since this one was held, and nothing can have been proposed either.
     async fn pin(self: &Arc<Self>, backup: BackupId) -> CutAnswer {
         let Some(hold) = self.cuts().take(backup) else { return CutAnswer::Spoiled };
+        let Some(position) = hold.position else { return CutAnswer::Spoiled };
         if self.group().confirm_leadership().await.is_err() {
             return CutAnswer::Spoiled;
         }
-        let pinned = match self.machine().pin_at(hold.position) {
+        let pinned = match self.machine().pin_at(position) {
             Ok(Some(pinned)) => pinned,
             Ok(None) => return CutAnswer::Spoiled,
             Err(error) => return self.unreadable(&error),

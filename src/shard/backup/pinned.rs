@@ -13,6 +13,11 @@ use crate::{
 };
 use bytes::Bytes;
 
+/// Rows read at once: each may be an entity with a large state.
+const ROWS_PER_LOOK: usize = 16;
+/// States of one chunk's entities, as they are now: what is folded in one step is written in one checkpoint.
+const FOLDED_BYTES: usize = 2 << 20;
+
 /// Reads what a backup takes of a shard.
 pub struct Pinned {
     head: ShardHead,
@@ -31,23 +36,52 @@ impl Pinned {
 
     /// The chunk that begins behind this key.
     pub fn part(&self, after: Option<&[u8]>) -> Result<Part, Error> {
-        let (mut pairs, mut bytes): (Pairs, usize) = (Pairs::new(), 0);
+        let mut chunk = Chunk::default();
         let first = after.map_or(0, range_of);
         for (start, end) in &RANGES[first.min(RANGES.len())..] {
-            let start = match after {
+            let mut start = match after {
                 Some(after) if *start <= after && after < *end => [after, &[0]].concat(),
                 _ => start.to_vec(),
             };
-            for (key, value) in self.state.scan(&start, end, CHUNK_PAIRS + 1 - pairs.len())? {
-                bytes += key.len() + value.len();
-                if pairs.len() == CHUNK_PAIRS || (bytes > CHUNK_BYTES && !pairs.is_empty()) {
-                    return part(pairs, true);
+            loop {
+                let rows = self.state.scan(&start, end, ROWS_PER_LOOK)?;
+                let Some((last, _)) = rows.last() else { break };
+                start = [last.as_slice(), &[0]].concat();
+                for (key, value) in rows {
+                    if !chunk.has_room(&key, &value) {
+                        return part(chunk.pairs, true);
+                    }
+                    let value = portable(&key, value)?;
+                    chunk.push(key, value);
                 }
-                let value = portable(&key, value)?;
-                pairs.push((key, value));
             }
         }
-        part(pairs, false)
+        part(chunk.pairs, false)
+    }
+}
+
+/// A chunk that is being filled.
+#[derive(Default)]
+struct Chunk {
+    pairs: Pairs,
+    bytes: usize,
+    /// States of its entities, which are not in it but will be folded for it.
+    folded_bytes: usize,
+}
+
+impl Chunk {
+    /// One pair fits in any case.
+    fn has_room(&mut self, key: &[u8], value: &[u8]) -> bool {
+        let folded = if key.first() == Some(&b'e') { value.len() } else { 0 };
+        self.folded_bytes += folded;
+        let bytes = self.bytes + key.len() + value.len() - folded;
+        let fits = self.pairs.len() < CHUNK_PAIRS && bytes <= CHUNK_BYTES && self.folded_bytes <= FOLDED_BYTES;
+        fits || self.pairs.is_empty()
+    }
+
+    fn push(&mut self, key: Vec<u8>, value: Bytes) {
+        self.bytes += key.len() + value.len();
+        self.pairs.push((key, value));
     }
 }
 

@@ -7,15 +7,17 @@
 //!
 //! Every step may be sent again, by whoever goes on after a crash: what has been done is answered as done.
 
-use super::types::{BackupId, Origin, RANGES, ShardHead, Sum, decode_chunk};
+use super::{
+    sound,
+    types::{BackupId, Origin, RANGES, ShardHead, Sum},
+};
 use crate::{
     catalog::ClusterId,
     entity::{EntityKey, ShardId},
     replication::ProposeError,
     shard::{
-        applied::{AppliedState, EntityRecord, EventRecord, Outgoing, Timer, decode, encode},
-        dead_letters,
-        entry::{self, Item, Kept, Outcome, Pack},
+        applied::{AppliedState, decode, encode},
+        entry::{self, Item, Outcome, Pack},
         host::ShardHost,
         inspection::Answer,
         keys, lists,
@@ -27,6 +29,10 @@ use serde::{Deserialize, Serialize};
 
 /// Rows deleted by one log entry where a restore is taken back.
 const CLEAR_STEP: u32 = 1024;
+/// Rows of lists deleted beside each of them: more than an entity has, so that few are left at the end.
+const ROWS_PER_PAIR: usize = 8;
+/// Checkpoints' worth of changes that may wait for one while a backup is restored.
+const CHECKPOINTS_WAITING: usize = 4;
 
 /// One step, as a log entry has it and as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +47,8 @@ pub enum Restore {
     Open,
     /// This restore is given up: up to so many rows go. Once none is left, the shard is empty and serves.
     Clear { limit: u32 },
+    /// Asked only: whether it could begin.
+    Probe,
 }
 
 /// Why a step was not done. Nothing has changed.
@@ -72,6 +80,8 @@ impl Declined {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RestoreAnswer {
     Done,
+    /// All of this backup was restored before.
+    Before,
     Declined(Declined),
 }
 
@@ -134,16 +144,20 @@ impl AppliedState {
     }
 
     pub(in crate::shard) fn restore(&mut self, backup: BackupId, step: Restore) -> Result<Outcome, Error> {
+        let may_begin = match &step {
+            Restore::Begin { head, .. } => head.is_sound() && self.is_empty()?,
+            _ => false,
+        };
         let (now, past) = (&self.restores.now, &self.restores.past);
         let has_it = past.as_ref().is_some_and(|past| past.backup == backup);
         let declined = |why| Ok(Outcome::Declined(why));
         match (step, now) {
             (Restore::Clear { limit }, Some(now)) if now.backup == backup => self.clear(limit as usize),
-            (Restore::Clear { .. }, _) => Ok(Outcome::Done),
-            (_, None) if has_it => Ok(Outcome::Done),
+            (Restore::Clear { .. } | Restore::Probe, _) => Ok(Outcome::Done),
+            (_, None) if has_it => Ok(Outcome::Duplicate),
             (_, Some(now)) if now.backup != backup => declined(Declined::OtherBackup),
             (Restore::Begin { .. }, Some(_)) => Ok(Outcome::Done),
-            (Restore::Begin { cluster, head }, None) if self.is_empty()? => {
+            (Restore::Begin { cluster, head }, None) if may_begin => {
                 self.entities.clear();
                 self.note(Restoring { backup, cluster, head, sum: Sum::default(), has_ended: false })
             }
@@ -166,8 +180,10 @@ impl AppliedState {
         }
     }
 
-    /// Nothing that a backup would copy is there, and nothing ever was.
-    fn is_empty(&self) -> Result<bool, Error> {
+    /// Nothing that a backup would copy is there, and nothing ever was. The same on every replica, however much of
+    /// it is written.
+    fn is_empty(&mut self) -> Result<bool, Error> {
+        self.settle()?;
         for (start, end) in RANGES {
             if !self.overlay.scan(start, end, 1)?.is_empty() {
                 return Ok(false);
@@ -183,9 +199,10 @@ impl AppliedState {
     }
 
     fn take_chunk(&mut self, now: Restoring, chunk: &[u8]) -> Result<Outcome, Error> {
-        let Some(pairs) = decode_chunk(chunk).ok().filter(|pairs| pairs.iter().all(|pair| is_sound(&now.head, pair)))
-        else {
-            return Ok(Outcome::Declined(Declined::Damaged));
+        // Its owner has looked at it. What this replica cannot read was written by a later build.
+        let Some(pairs) = sound::read_chunk(&now.head, chunk) else {
+            let place = format!("restored chunk of group {}", self.overlay.group().0);
+            return Err(Error::Corrupt { place, detail: "this build cannot read it".into() });
         };
         let sum = now.sum.and(chunk, pairs.len());
         for (key, value) in pairs {
@@ -195,6 +212,8 @@ impl AppliedState {
                 self.fold_restored(&entity)?;
             }
         }
+        // What was folded counts, and is written, with the next checkpoint.
+        self.settle()?;
         self.note(Restoring { sum, ..now })
     }
 
@@ -228,7 +247,8 @@ impl AppliedState {
         Ok(Outcome::Done)
     }
 
-    /// Done when nothing is left; `Changed` while there is more.
+    /// Done when nothing is left; `Changed` while there is more. Rows of lists are each replica's own, and so do not
+    /// decide it.
     fn clear(&mut self, limit: usize) -> Result<Outcome, Error> {
         self.entities.clear();
         let mut left = limit;
@@ -237,11 +257,11 @@ impl AppliedState {
             left -= rows.len();
             rows.into_iter().for_each(|(key, _)| self.overlay.delete(key));
         }
+        let is_last = left > 0;
         let (start, end) = keys::all_rows();
-        let rows = self.overlay.scan(&start, &end, left)?;
-        left -= rows.len();
+        let rows = self.overlay.scan(&start, &end, if is_last { usize::MAX / 2 } else { limit * ROWS_PER_PAIR })?;
         rows.into_iter().for_each(|(key, _)| self.overlay.withdraw(key));
-        if left == 0 {
+        if !is_last {
             return Ok(Outcome::Changed { version: 0 });
         }
         self.overlay.delete(keys::RESTORING.to_vec());
@@ -264,51 +284,62 @@ impl AppliedState {
     }
 }
 
-/// Whether a pair can be read, and is of the shard that the head describes: what cannot be read must not get
-/// into a log that every replica applies.
-fn is_sound(head: &ShardHead, (key, value): &(Vec<u8>, Bytes)) -> bool {
-    let number = keys::parse_number(key).filter(|number| *number <= head.effects);
-    match key.first() {
-        Some(b'd') => number.is_some() && dead_letters::is_readable(value),
-        Some(b'e') => keys::parse_entity(key).is_some() && EntityRecord::is_readable(value),
-        Some(b'h') => key.len() > 8 && EventRecord::is_readable(value),
-        Some(b'i') => Kept::decode(value).is_ok(),
-        Some(b'n') => decode::<(u64, u64)>(value).is_ok(),
-        Some(b'o') => number.is_some() && decode::<Outgoing>(value).is_ok(),
-        Some(b'r') => match keys::parse_received(key) {
-            Some((_, 0)) => decode::<u64>(value).is_ok(),
-            found => found.is_some(),
-        },
-        Some(b't') => {
-            keys::parse_timer(key).is_some_and(|(_, number)| number <= head.timers) && decode::<Timer>(value).is_ok()
-        }
-        Some(b'x') => keys::parse_answer_expiry(key).is_some() && value.is_empty(),
-        _ => false,
-    }
-}
-
 impl ShardHost {
     /// Has the shard take a step of a restore, if this node leads it. There is no session meanwhile, so that
     /// nobody else proposes anything.
     pub(in crate::shard) async fn restore(&self, backup: BackupId, step: Restore) -> Answer {
-        if !self.leadership().is_me {
+        // What was applied before, wherever, is applied here.
+        if !self.leadership().is_me || self.group().read_barrier().await.is_err() {
             return Answer::NotOwner { hint: self.not_owner() };
         }
         let answer = match step {
             Restore::Begin { .. } => self.begin_restore(backup, step).await,
             Restore::Clear { .. } => self.take_back(backup).await,
-            Restore::Chunk { .. } => {
-                self.machine().room(self.dirty_bytes_max()).await;
-                self.step(backup, step).await
-            }
+            Restore::Chunk { ref chunk, .. } => match self.refusal(backup, chunk) {
+                Some(refused) => Ok(refused),
+                None => {
+                    self.room().await;
+                    self.step(backup, step).await
+                }
+            },
+            Restore::Probe => Ok(self.probe(backup)),
             Restore::End { .. } | Restore::Open => self.step(backup, step).await,
         };
         match answer {
             Ok(Outcome::Declined(why)) => Answer::Restore(RestoreAnswer::Declined(why)),
+            Ok(Outcome::Duplicate) => Answer::Restore(RestoreAnswer::Before),
             Ok(_) => Answer::Restore(RestoreAnswer::Done),
             Err(ProposeError::NotLeader { leader }) => Answer::NotOwner { hint: leader },
             Err(ProposeError::Unknown | ProposeError::Stopped(_)) => Answer::Unknown,
         }
+    }
+
+    /// Why a chunk is not proposed: what no replica could read must not get into a log that all of them apply.
+    fn refusal(&self, backup: BackupId, chunk: &[u8]) -> Option<Outcome> {
+        self.machine().look(|state| match (&state.restores.now, &state.restores.past) {
+            (Some(now), _) if now.backup != backup => Some(Outcome::Declined(Declined::OtherBackup)),
+            (Some(now), _) if sound::read_chunk(&now.head, chunk).is_some() => None,
+            (Some(_), _) => Some(Outcome::Declined(Declined::Damaged)),
+            (None, Some(past)) if past.backup == backup => Some(Outcome::Duplicate),
+            (None, _) => Some(Outcome::Declined(Declined::OutOfOrder)),
+        })
+    }
+
+    /// What beginning would come to, as this replica sees it.
+    fn probe(&self, backup: BackupId) -> Outcome {
+        self.machine().look_mut(|state| {
+            let is_empty = state.is_empty().unwrap_or(false);
+            match (&state.restores.now, &state.restores.past) {
+                (Some(_), _) => Outcome::Done,
+                (None, Some(past)) if past.backup == backup => Outcome::Duplicate,
+                (None, _) if is_empty => Outcome::Done,
+                (None, _) => Outcome::Declined(Declined::NotEmpty),
+            }
+        })
+    }
+
+    async fn room(&self) {
+        self.machine().room(self.checkpoint_bytes() * CHECKPOINTS_WAITING).await;
     }
 
     /// In the place of another restore, if nobody finished that.
@@ -326,7 +357,7 @@ impl ShardHost {
 
     async fn take_back(&self, backup: BackupId) -> Result<Outcome, ProposeError> {
         loop {
-            self.machine().room(self.dirty_bytes_max()).await;
+            self.room().await;
             match self.step(backup, Restore::Clear { limit: CLEAR_STEP }).await? {
                 Outcome::Changed { .. } => {}
                 outcome => return Ok(outcome),

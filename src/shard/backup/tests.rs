@@ -6,7 +6,7 @@ use crate::{
     entity::{Context, Decision, Effect, Entity, EntityKey, Row, ShardId, Versioned, encode_event},
     shard::{
         Registry,
-        applied::AppliedState,
+        applied::{AppliedState, Outgoing},
         entry::{Change, Item, KeyedAnswer, Outcome},
         keys,
         ledger::LogPlace,
@@ -113,7 +113,12 @@ fn change(state: &mut AppliedState, of: u8, effects: Vec<Effect>, cause: Cause, 
 }
 
 fn live(state: &mut AppliedState, steps: Vec<Step>) {
-    for (index, step) in (1..).zip(steps) {
+    let last = state.meta.progress.position.map_or(0, |last| last.index);
+    live_from(state, last, steps);
+}
+
+fn live_from(state: &mut AppliedState, last: u64, steps: Vec<Step>) {
+    for (index, step) in (last + 1..).zip(steps) {
         let command = || Versioned { version: 1, bytes: vec![7] };
         let first = state.outbox.keys().next().copied();
         let item = match step {
@@ -239,7 +244,9 @@ proptest! {
             if restarts.get(at).is_some_and(|restarts| *restarts) {
                 checkpoint(&mut restored);
                 restored = open(&storage);
-                prop_assert_eq!(step(&mut restored, BACKUP, wanted), Outcome::Done, "again, after a restart");
+                let again = step(&mut restored, BACKUP, wanted.clone());
+                let expected = if wanted == Restore::Open { Outcome::Duplicate } else { Outcome::Done };
+                prop_assert_eq!(again, expected, "again, after a restart");
             }
         }
         assert_same(&mut restored, &mut original);
@@ -250,6 +257,50 @@ proptest! {
         let origins = vec![Origin { effects: head.effects, cluster: CLUSTER }];
         prop_assert_eq!((again.effects, again.timers, again.origins), (head.effects, head.timers, origins));
         prop_assert_eq!(sum_of(&same), sum_of(&chunks));
+    }
+
+    #[test]
+    fn replicas_agree_whenever_each_has_taken_its_checkpoints(
+        before in steps(),
+        after in steps(),
+        kept in 0..9_usize,
+        checkpoints in vec((any::<bool>(), any::<bool>()), 40),
+    ) {
+        let mut original = open(&disk());
+        live(&mut original, before);
+        let (head, chunks) = taken(&mut original);
+        let mut all = restore_of(&head, &chunks);
+        // One that is given up, and another one in its place.
+        let mut steps: Vec<(BackupId, Restore)> = all.iter().take(kept).map(|step| (BackupId(9), step.clone())).collect();
+        if kept < all.len() {
+            steps.extend((0..60).map(|_| (BackupId(9), Restore::Clear { limit: 2 })));
+            steps.extend(all.drain(..).map(|step| (BACKUP, step)));
+        }
+        let disks = [disk(), disk()];
+        let mut replicas = [open(&disks[0]), open(&disks[1])];
+        let mut moments = checkpoints.into_iter().cycle();
+        for (backup, wanted) in steps {
+            let (one, other) = moments.next().expect("endless");
+            let outcomes = [0, 1].map(|at| {
+                if [one, other][at] {
+                    checkpoint(&mut replicas[at]);
+                    replicas[at] = open(&disks[at]);
+                }
+                step(&mut replicas[at], backup, wanted.clone())
+            });
+            prop_assert_eq!(outcomes[0], outcomes[1]);
+            prop_assert_eq!(replicas[0].overlay.chain.shown(), replicas[1].overlay.chain.shown());
+        }
+        let [mut one, mut other] = replicas;
+        let at = one.meta.progress.position.map_or(0, |last| last.index);
+        live_from(&mut one, at, after.clone());
+        live_from(&mut other, at, after);
+        for (state, disk) in [(&mut one, &disks[0]), (&mut other, &disks[1])] {
+            checkpoint(state);
+            *state = open(disk);
+        }
+        prop_assert_eq!(rows(&one), rows(&other), "also on disk");
+        prop_assert_eq!(one.outbox, other.outbox);
     }
 
     #[test]
@@ -348,15 +399,14 @@ fn steps_out_of_turn_are_declined_and_change_nothing() {
     assert_eq!(step(&mut state, BACKUP, late.clone()), declined(Declined::OutOfOrder), "one is missing");
     assert_eq!(step(&mut state, BACKUP, open_it.clone()), declined(Declined::OutOfOrder));
     assert_eq!(step(&mut state, BACKUP, end.clone()), declined(Declined::Damaged), "nothing is there");
-    let foreign = encode_chunk(&vec![(keys::META.to_vec(), Bytes::new())]).expect("encodes");
-    assert_eq!(step(&mut state, BACKUP, Restore::Chunk { number: 0, chunk: foreign }), declined(Declined::Damaged));
     assert_eq!(step(&mut state, BackupId(6), chunk.clone()), declined(Declined::OtherBackup));
     for done in [&chunk, &chunk, &end, &end] {
         assert_eq!(step(&mut state, BACKUP, done.clone()), Outcome::Done);
     }
     assert_eq!(step(&mut state, BACKUP, late), declined(Declined::OutOfOrder), "it has ended");
-    for done in [open_it.clone(), begin, chunk, end, open_it] {
-        assert_eq!(step(&mut state, BACKUP, done), Outcome::Done, "the whole backup again");
+    assert_eq!(step(&mut state, BACKUP, open_it.clone()), Outcome::Done);
+    for done in [begin, chunk, end, open_it] {
+        assert_eq!(step(&mut state, BACKUP, done), Outcome::Duplicate, "the whole backup again");
     }
     assert!(!state.restores.under_way() && state.restores.has_past());
     assert_eq!(state.outbox.len(), 2);
@@ -368,16 +418,19 @@ fn what_no_replica_could_read_does_not_get_into_one() {
     let all: Pairs = chunks.iter().flat_map(|(chunk, _)| decode_chunk(chunk).expect("a chunk")).collect();
     let kinds: std::collections::BTreeSet<u8> = all.iter().map(|(key, _)| key[0]).collect();
     assert!(kinds.len() >= 5, "{kinds:?}");
-    let mut state = open(&disk());
-    let begin = Restore::Begin { cluster: CLUSTER, head: head.clone() };
-    assert_eq!(step(&mut state, BACKUP, begin), Outcome::Done);
-    let mut refused = |key: Vec<u8>, value: Bytes| {
+    let refused = |key: Vec<u8>, value: Bytes| {
         let good = all[0].clone();
-        let chunk = encode_chunk(&vec![good, (key, value)]).expect("encodes");
-        let outcome = step(&mut state, BACKUP, Restore::Chunk { number: 0, chunk });
-        assert_eq!(outcome, Outcome::Declined(Declined::Damaged));
-        assert_eq!(rows(&state), [], "not even what is good of it");
+        let chunk = encode_chunk(&vec![good, (key.clone(), value)]).expect("encodes");
+        assert_eq!(sound::read_chunk(&head, &chunk), None, "{key:?}");
+        // Should it be in a log all the same, a replica stops before it does half of it.
+        let mut state = open(&disk());
+        let begin = Restore::Begin { cluster: CLUSTER, head: head.clone() };
+        assert_eq!(step(&mut state, BACKUP, begin), Outcome::Done);
+        let item = Item::Restore { backup: BACKUP, step: Restore::Chunk { number: 0, chunk } };
+        assert!(state.apply(item).is_err(), "{key:?}");
+        assert_eq!(rows(&state), []);
     };
+    refused(keys::META.to_vec(), Bytes::new());
     // One byte more, behind an answer, says that it is no rejection.
     for (key, value) in all.iter().filter(|(key, _)| key[0] != b'i') {
         refused(key.clone(), [value.as_ref(), &[0]].concat().into());
@@ -388,7 +441,28 @@ fn what_no_replica_could_read_does_not_get_into_one() {
     }
     // A number that the shard will give out itself.
     let outgoing = all.iter().find(|(key, _)| key[0] == b'o').expect("an effect").1.clone();
-    refused(keys::outbox(head.effects + 1), outgoing);
+    refused(keys::outbox(head.effects + 1), outgoing.clone());
+    // Keys that say less, or more, than they should.
+    let (purse, event) = all.iter().find(|(key, _)| key[0] == b'h').cloned().expect("an event");
+    let entity = &purse[..purse.len() - 8];
+    for sequence in [&[0_u8; 8][..], &[0, 0, 0, 1], &[1; 16], b""] {
+        refused([entity, sequence].concat(), event.clone());
+    }
+    let named = |id: &str| EntityKey { entity_type: "purse".into(), id: id.into() };
+    for id in ["", "a/b", "a b", "\u{e9}"] {
+        refused([keys::history(&named(id), 1)].concat(), event.clone());
+    }
+    let long = Outgoing { from: named(&"x".repeat(10_000)), ..crate::shard::applied::decode(&outgoing).expect("one") };
+    refused(keys::outbox(1), crate::shard::applied::encode(&long).expect("encodes").into());
+}
+
+#[test]
+fn a_head_that_no_shard_could_go_on_from_does_not_begin() {
+    let (head, _) = example();
+    for head in [ShardHead { effects: u64::MAX, ..head.clone() }, ShardHead { timers: u64::MAX, ..head }] {
+        let begin = Restore::Begin { cluster: CLUSTER, head };
+        assert_eq!(step(&mut open(&disk()), BACKUP, begin), Outcome::Declined(Declined::NotEmpty));
+    }
 }
 
 #[test]

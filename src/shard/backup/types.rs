@@ -57,6 +57,16 @@ pub struct TypeVersions {
     pub command: u16,
 }
 
+/// No shard gives out so many numbers. A backup that says so is none.
+const NUMBER_MAX: u64 = 1 << 62;
+
+impl ShardHead {
+    /// Whether a shard can go on from there.
+    pub fn is_sound(&self) -> bool {
+        self.effects < NUMBER_MAX && self.timers < NUMBER_MAX
+    }
+}
+
 /// Keys without the prefix of their group, and values.
 pub type Pairs = Vec<(Vec<u8>, Bytes)>;
 
