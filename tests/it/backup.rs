@@ -13,7 +13,7 @@ use quorate::{
 use serde::{Deserialize, Serialize};
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -433,8 +433,7 @@ async fn owners_that_change_meanwhile_spoil_an_attempt_and_never_a_backup() {
     let cluster = builder.start().await.expect("starts");
     open_accounts(&cluster).await;
     let senders = Senders::start(&cluster, &[0, 1, 2]);
-    let whole = Arc::new(Mutex::new(Vec::new()));
-    let mut broken_off = 0;
+    let (mut files, mut broken_off) = (Vec::new(), 0);
     for turn in 0..8 {
         let from = cluster.on_node(turn);
         let taking = tokio::spawn(async move {
@@ -445,7 +444,7 @@ async fn owners_that_change_meanwhile_spoil_an_attempt_and_never_a_backup() {
         network.isolate(&victim);
         match taking.await.expect("no panic") {
             Ok(parts) => match parts.into_iter().collect::<Result<Vec<_>, _>>() {
-                Ok(parts) => whole.lock().expect("unpoisoned").push(parts.concat()),
+                Ok(parts) => files.push(parts.concat()),
                 Err(_) => broken_off += 1,
             },
             Err(error) => {
@@ -457,8 +456,7 @@ async fn owners_that_change_meanwhile_spoil_an_attempt_and_never_a_backup() {
         network.heal_all();
     }
     let sent = senders.stop().await;
-    whole.lock().expect("unpoisoned").push(take(&cluster).await);
-    let files = std::mem::take(&mut *whole.lock().expect("unpoisoned"));
+    files.push(take(&cluster).await);
     println!("{sent} transfers, {} backups, {broken_off} broken off", files.len());
     for file in files {
         let into = start(1).await;
