@@ -41,6 +41,23 @@ pub async fn check(world: &Arc<World>, told: &Told) -> Vec<String> {
     reader.found
 }
 
+/// Everything that is wrong in a world that was restored from a backup which was asked for when these orders were
+/// acknowledged. What the gateway did after that backup is another story.
+pub async fn check_restored(world: &Arc<World>, acknowledged: &[Placed]) -> Vec<String> {
+    let mut reader = Reader { world: world.clone(), deadline: Instant::now() + PATIENCE, found: Vec::new() };
+    for placed in acknowledged {
+        reader.check_fixed(placed).await;
+    }
+    for placed in acknowledged.iter().step_by(KEYS_STEP) {
+        reader.check_key(placed).await;
+    }
+    let sold = reader.sold().await;
+    for (sku, supplied) in SUPPLY {
+        reader.check_stock(sku, supplied, true, sold.get(sku).copied().unwrap_or(0)).await;
+    }
+    reader.found.into_iter().map(|found| format!("RESTORED: {found}")).collect()
+}
+
 struct Reader {
     world: Arc<World>,
     deadline: Instant,
@@ -49,24 +66,37 @@ struct Reader {
 
 impl Reader {
     async fn check_order(&mut self, placed: &Placed, sold: &mut BTreeMap<String, u64>) {
-        let id = placed.answer["id"].as_str().unwrap_or_default().to_owned();
-        let path = format!("/v1/orders/{id}");
-        let ended = |order: &Value| order["status"].as_str().is_some_and(|status| FINAL.contains(&status));
-        let Some(order) = self.read_until(&path, "the order ends", ended).await else { return };
+        let Some(order) = self.check_fixed(placed).await else { return };
+        self.check_replicas(&path_of(&order), &order).await;
+        add_sold(&order, sold);
+        self.check_charge(&order, is_confirmed(&order)).await;
+    }
+
+    /// It ends, and is what was acknowledged.
+    async fn check_fixed(&mut self, placed: &Placed) -> Option<Value> {
+        let order = self.read_until(&path_of(&placed.answer), "the order ends", has_ended).await?;
         for field in ["id", "customer_id", "items", "currency", "total", "payment_id", "created_at"] {
             if order[field] != placed.answer[field] {
                 self.found.push(format!("`{field}` of {order} was acknowledged as {}", placed.answer));
             }
         }
-        self.check_replicas(&path, &order).await;
-        let confirmed = order["status"] == "confirmed";
-        if confirmed {
-            for item in placed.request["items"].as_array().into_iter().flatten() {
-                let sku = item["sku"].as_str().unwrap_or_default().to_owned();
-                *sold.entry(sku).or_default() += item["quantity"].as_u64().unwrap_or(0);
+        Some(order)
+    }
+
+    /// What all orders that there are have taken, once they have ended.
+    async fn sold(&mut self) -> BTreeMap<String, u64> {
+        let (mut sold, mut after) = (BTreeMap::new(), String::new());
+        loop {
+            let path = format!("/v1/orders?limit=100{after}");
+            let all_ended = |page: &Value| page["data"].as_array().is_some_and(|orders| orders.iter().all(has_ended));
+            let Some(page) = self.read_until(&path, "all orders end", all_ended).await else { return sold };
+            let orders = page["data"].as_array().map_or(&[][..], Vec::as_slice);
+            orders.iter().for_each(|order| add_sold(order, &mut sold));
+            match orders.last().filter(|_| page["has_more"] == true) {
+                Some(last) => after = format!("&starting_after={}", last["id"].as_str().unwrap_or_default()),
+                None => return sold,
             }
         }
-        self.check_charge(&order, confirmed).await;
     }
 
     async fn check_key(&mut self, placed: &Placed) {
@@ -154,6 +184,25 @@ impl Reader {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+}
+
+fn path_of(order: &Value) -> String {
+    format!("/v1/orders/{}", order["id"].as_str().unwrap_or_default())
+}
+
+fn has_ended(order: &Value) -> bool {
+    order["status"].as_str().is_some_and(|status| FINAL.contains(&status))
+}
+
+fn is_confirmed(order: &Value) -> bool {
+    order["status"] == "confirmed"
+}
+
+fn add_sold(order: &Value, sold: &mut BTreeMap<String, u64>) {
+    for item in order["items"].as_array().into_iter().flatten().filter(|_| is_confirmed(order)) {
+        let sku = item["sku"].as_str().unwrap_or_default().to_owned();
+        *sold.entry(sku).or_default() += item["quantity"].as_u64().unwrap_or(0);
     }
 }
 

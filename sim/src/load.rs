@@ -123,6 +123,11 @@ impl Load {
         self.closing.cancel();
     }
 
+    /// Orders that are acknowledged by now.
+    pub fn placed(&self) -> Vec<Placed> {
+        self.book().placed.clone()
+    }
+
     /// Waits until every customer has left, and gives what they were told.
     pub async fn told(self) -> Told {
         self.tasks.wait().await;

@@ -18,6 +18,7 @@ mod client;
 mod disk;
 mod faults;
 mod gateway;
+mod keeper;
 mod limits;
 mod load;
 mod many;
@@ -157,11 +158,14 @@ async fn live(args: &Args, seed: u64) -> (Summary, Vec<String>) {
         world.start(i).await;
     }
     let load = load::Load::open(world.clone(), args.customers, seed).await;
+    let keeper = keeper::Keeper::start(&world, &load, seed);
     let end = tokio::time::Instant::now() + Duration::from_secs(60 * args.minutes);
     let faults = faults::trouble(&world, end, seed).await;
     load.close();
     let told = load.told().await;
-    let found = check::check(&world, &told).await;
+    let mut found = check::check(&world, &told).await;
+    let (backups, wrong) = keeper.check(&world, seed).await;
+    found.extend(wrong);
     let summary = Summary {
         faults: u64::from(faults),
         orders: told.placed.len() as u64,
@@ -169,6 +173,7 @@ async fn live(args: &Args, seed: u64) -> (Summary, Vec<String>) {
         touches: told.touches.len() as u64,
         requests: told.requests,
         excuses: told.excuses,
+        backups,
     };
     (summary, found)
 }

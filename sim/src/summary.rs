@@ -11,10 +11,12 @@ pub struct Summary {
     pub touches: u64,
     pub requests: u64,
     pub excuses: u64,
+    /// Whole ones.
+    pub backups: u64,
 }
 
-const NAMES: [&str; 6] =
-    ["faults", "orders acknowledged", "unknown", "register operations", "requests", "of them excused"];
+const NAMES: [&str; 7] =
+    ["faults", "orders acknowledged", "unknown", "register operations", "requests", "of them excused", "backups"];
 
 impl Summary {
     /// Of what [`Display`](fmt::Display) has written.
@@ -24,12 +26,12 @@ impl Summary {
         for (count, name) in counts.iter_mut().zip(NAMES) {
             *count = parts.next()?.strip_suffix(name)?.trim_end().parse().ok()?;
         }
-        let [faults, orders, unknown, touches, requests, excuses] = counts;
-        parts.next().is_none().then_some(Self { faults, orders, unknown, touches, requests, excuses })
+        let [faults, orders, unknown, touches, requests, excuses, backups] = counts;
+        parts.next().is_none().then_some(Self { faults, orders, unknown, touches, requests, excuses, backups })
     }
 
     fn counts(&self) -> [u64; NAMES.len()] {
-        [self.faults, self.orders, self.unknown, self.touches, self.requests, self.excuses]
+        [self.faults, self.orders, self.unknown, self.touches, self.requests, self.excuses, self.backups]
     }
 }
 
@@ -50,6 +52,7 @@ impl AddAssign for Summary {
         self.touches += other.touches;
         self.requests += other.requests;
         self.excuses += other.excuses;
+        self.backups += other.backups;
     }
 }
 
@@ -59,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_again_and_nothing_else() {
-        let one = Summary { faults: 1, orders: 20, unknown: 3, touches: 400, requests: 5_000, excuses: 60 };
+        let one = Summary { faults: 1, orders: 20, unknown: 3, touches: 400, requests: 5_000, excuses: 60, backups: 7 };
         assert_eq!(Summary::read(&one.to_string()), Some(one));
         let mut sum = one;
         sum += one;

@@ -47,6 +47,15 @@ pub struct Up {
 impl World {
     /// `nodes` empty disks, nothing started.
     pub fn new(nodes: usize, seed: u64) -> Arc<Self> {
+        Self::with(nodes, seed, Gateway::new(seed))
+    }
+
+    /// Another one that has nothing in common with this one but the card gateway.
+    pub fn beside(&self, nodes: usize, seed: u64) -> Arc<Self> {
+        Self::with(nodes, seed, self.gateway.clone())
+    }
+
+    fn with(nodes: usize, seed: u64, gateway: Gateway) -> Arc<Self> {
         let number = |i: usize| seed.wrapping_mul(31).wrapping_add(i as u64);
         let slot = |i: usize| {
             let (clock, hand) = Clock::movable();
@@ -54,7 +63,7 @@ impl World {
         };
         Arc::new(Self {
             network: transport::memory::Network::with(transport::Options::default(), seed),
-            gateway: Gateway::new(seed),
+            gateway,
             gossip: membership::memory::Network::new(seed),
             slots: (0..nodes).map(slot).collect(),
         })

@@ -301,7 +301,8 @@ impl Router {
         let may_repeat = !matches!(&request.ask, Ask::Resolve { idempotency: None, .. });
         let (mut attempt, mut unknown) = (0, false);
         loop {
-            match self.try_ask(&request, attempt, deadline).await {
+            // Boxed, for the sake of whoever has futures of this one in futures of theirs.
+            match Box::pin(self.try_ask(&request, attempt, deadline)).await {
                 Answer::NotOwner { hint } => self.learn(group, hint),
                 Answer::Unknown if may_repeat => unknown = changes,
                 Answer::Unknown => return Err(Unavailable::OutcomeUnknown { shard: ShardId(group.0) }),

@@ -71,7 +71,7 @@ impl Cluster {
         let (router, _) = self.way().await?;
         let mut attempt = 1;
         let pins = loop {
-            match Pins::take(&router).await {
+            match Box::pin(Pins::take(&router)).await {
                 Ok(pins) => break pins,
                 Err(unavailable @ Unavailable::Restoring { .. }) => return Err(unavailable),
                 Err(unavailable) if attempt == ATTEMPTS => return Err(unavailable),

@@ -83,7 +83,7 @@ impl Cluster {
         while let Some(part) = file.next().await {
             reader.feed(&part.map_err(|error| RestoreError::Unreadable(error.to_string()))?);
             while let Some(section) = reader.next_section()? {
-                restore.take(section).await?;
+                Box::pin(restore.take(section)).await?;
             }
         }
         match restore.header {
