@@ -20,7 +20,7 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Counts; takes no zero.
-struct Tally;
+pub(super) struct Tally;
 
 impl Entity for Tally {
     const TYPE: &'static str = "tally";

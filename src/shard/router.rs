@@ -72,7 +72,7 @@ impl Router {
         }))
     }
 
-    pub fn me(&self) -> NodeId {
+    pub(super) fn me(&self) -> NodeId {
         self.0.me
     }
 

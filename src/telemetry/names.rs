@@ -18,6 +18,8 @@ pub const ENTITIES_ACTIVE: &str = "quorate_entities_active";
 pub const PROPOSALS: &str = "quorate_proposals_total";
 /// Histogram.
 pub const PROPOSAL_BATCH_SIZE: &str = "quorate_proposal_batch_size";
+/// Histogram: of cuts that this node was asked for.
+pub const BACKUP_PAUSE_SECONDS: &str = "quorate_backup_pause_seconds";
 /// Histogram.
 pub const JOURNAL_GROUP_SIZE: &str = "quorate_journal_group_size";
 /// Histogram.
@@ -75,6 +77,7 @@ pub(super) fn describe() {
     describe_gauge!(ENTITIES_ACTIVE, "Entity actors alive on this node");
     describe_counter!(PROPOSALS, "Raft entries proposed by this node");
     describe_histogram!(PROPOSAL_BATCH_SIZE, "Commands packed into one Raft entry");
+    describe_histogram!(BACKUP_PAUSE_SECONDS, Unit::Seconds, "Time writes waited for the moment of a backup");
     describe_histogram!(JOURNAL_GROUP_SIZE, "Writes made durable by one sync of the journal");
     describe_histogram!(JOURNAL_SYNC_SECONDS, Unit::Seconds, "Time one sync of the journal took");
     describe_gauge!(RAFT_TERM, "Current Raft term, by shard");

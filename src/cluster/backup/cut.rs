@@ -68,7 +68,7 @@ impl Cluster {
     /// # Errors
     /// A shard has no quorum, owners keep changing, or ([`Unavailable::Overloaded`]) other backups are being read.
     pub async fn backup(&self) -> Result<Backup, Unavailable> {
-        let (router, _) = self.way().await?;
+        let router = self.founded_way().await?;
         let mut attempt = 1;
         let pins = loop {
             match Box::pin(Pins::take(&router)).await {
@@ -143,28 +143,29 @@ impl Pins {
     async fn hold_all(&mut self) -> Result<(), Unavailable> {
         for shards in [0..1, 1..self.router.shards()] {
             let mut answers = self.ask_owners(shards, CutAsk::Hold, HOLD_WAIT);
-            while let Some(held) = answers.next().await {
-                self.asked.push(held?);
+            while let Some(answer) = answers.next().await {
+                if let (group, CutAnswer::Held { by }) = answer? {
+                    self.asked.push((group, by));
+                }
             }
         }
         Ok(())
     }
 
-    /// Asks the owners of some shards; who they were.
+    /// Asks the owners of some shards. Whatever keeps one of them from it is an error.
     fn ask_owners(
         &self,
         shards: Range<u16>,
         ask: CutAsk,
         timeout: Duration,
-    ) -> BoxStream<'static, Result<(GroupId, NodeId), Unavailable>> {
+    ) -> BoxStream<'static, Result<(GroupId, CutAnswer), Unavailable>> {
         let (router, backup) = (self.router.clone(), self.backup);
         let ask = move |shard: u16| {
             let (router, ask) = (router.clone(), Ask::Cut { backup, ask: ask.clone() });
             async move {
                 let (group, shard) = (GroupId(shard), ShardId(shard));
                 match router.ask_shard(ShardRequest { group, ask }, timeout).await? {
-                    Answer::Cut(CutAnswer::Held { by }) => Ok((group, by)),
-                    Answer::Cut(CutAnswer::Done) => Ok((group, router.owner(group).unwrap_or(router.me()))),
+                    Answer::Cut(answer @ (CutAnswer::Held { .. } | CutAnswer::Done)) => Ok((group, answer)),
                     Answer::Cut(CutAnswer::Busy) => Err(Unavailable::Overloaded { limit: ONE_CUT.into() }),
                     Answer::Cut(CutAnswer::Full) => Err(Unavailable::Overloaded { limit: MANY.into() }),
                     Answer::Cut(CutAnswer::Restoring) => Err(Unavailable::Restoring { shard }),

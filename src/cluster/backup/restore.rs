@@ -75,7 +75,7 @@ impl Cluster {
         &self,
         file: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<RestoredBackup, RestoreError> {
-        let (router, _) = self.way().await?;
+        let router = self.founded_way().await?;
         let mut restore =
             Restoring { router, registry: self.node().registry(), header: None, pairs: 0, was_before: false };
         let mut reader = BackupReader::default();

@@ -2,8 +2,8 @@
 
 use super::BackupId;
 use crate::{
-    cluster::Cluster,
-    entity::{Context, Decision, Entity, EntityKey},
+    cluster::{Cluster, tests::Tally},
+    entity::{Entity, EntityKey},
     shard::{
         Answer, Ask, Router, ShardRequest,
         backup::{CutAnswer, CutAsk, decode_chunk},
@@ -14,26 +14,6 @@ use crate::{
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Counts.
-struct Tally;
-
-impl Entity for Tally {
-    const TYPE: &'static str = "tally";
-    type State = u64;
-    type Command = u64;
-    type Event = u64;
-    type Reply = u64;
-    type Rejection = String;
-
-    fn decide(total: &u64, add: u64, _: &Context<'_>) -> Decision<Self> {
-        Decision::accept(vec![add], total + add)
-    }
-
-    fn evolve(total: &mut u64, add: &u64) {
-        *total += add;
-    }
-}
 
 /// A shard of a cluster of three, and the backup in which it takes part.
 struct Part {
@@ -110,7 +90,7 @@ async fn a_shard_is_held_for_one_backup_at_a_time() {
     let node = part.hold().await;
     let another = Part { backup: BackupId(2), cluster: part.cluster.clone(), router: part.router.clone(), ..part };
     assert_eq!(another.ask(node, CutAsk::Hold).await, CutAnswer::Busy);
-    assert_eq!(another.ask(node, CutAsk::Release).await, CutAnswer::Done);
+    assert_eq!(another.ask(node, CutAsk::End).await, CutAnswer::Done);
     assert_eq!(another.ask(node, CutAsk::Hold).await, CutAnswer::Busy, "it was another's to release");
     assert!(matches!(part.ask(node, CutAsk::Pin).await, CutAnswer::Pinned(_)));
     assert_eq!(another.hold().await, node);
@@ -121,7 +101,7 @@ async fn a_shard_is_held_for_one_backup_at_a_time() {
 async fn a_hold_ends_by_itself_or_when_it_is_told_to_and_pins_nothing_then() {
     let part = Part::start(&Network::new()).await;
     let node = part.hold().await;
-    assert_eq!(part.ask(node, CutAsk::Release).await, CutAnswer::Done);
+    assert_eq!(part.ask(node, CutAsk::End).await, CutAnswer::Done);
     assert_eq!(part.add(1).await, 2);
     assert_eq!(part.ask(node, CutAsk::Pin).await, CutAnswer::Spoiled);
     let node = part.hold().await;

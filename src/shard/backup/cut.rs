@@ -46,13 +46,11 @@ pub enum CutAsk {
     Hold,
     /// The rest of the node that held it.
     Pin,
-    /// Never mind.
-    Release,
     /// The chunk behind this key.
     Read { after: Option<Vec<u8>> },
     /// The pin is still wanted.
     Keep,
-    /// The pin is not wanted any more.
+    /// Neither the hold nor the pin is wanted any more.
     End,
 }
 
@@ -218,10 +216,6 @@ impl ShardHost {
             },
             CutAsk::Hold => return self.hold(backup).await,
             CutAsk::Pin => self.pin(backup).await,
-            CutAsk::Release => {
-                self.cuts().release(backup);
-                CutAnswer::Done
-            }
             CutAsk::Read { after } => match self.cuts().pin(backup) {
                 Some(pinned) => {
                     pinned.part(after.as_deref()).map_or_else(|error| self.unreadable(&error), CutAnswer::Part)
