@@ -37,6 +37,8 @@ RULES = {
     # The state of the resource and of the key, which no schema knows.
     "version-mismatch": {None},
     "idempotency-key-reused": {None},
+    # No bytes that are made up are a backup.
+    "damaged-backup": {None},
     # Another resource's id is well-formed, too.
     "invalid-parameter": {"starting_after"},
     "invalid-header": {"last-event-id"},

@@ -16,6 +16,8 @@ NEVER_SUCCEED = {
     "POST /admin/v1/dead-letters/{id}/discard",
     # The cluster is needed as it is; tests/cluster/members.rs has nodes leave.
     "POST /admin/v1/members/{name}/leave",
+    # It holds data, and nothing that is made up is a backup; tests/it/http/backup.rs has some that are.
+    "POST /admin/v1/restore",
     # The nodes are not started for faults; tests/it/http/faults.rs has one that is.
     "GET /admin/v1/faults",
     "POST /admin/v1/faults",
