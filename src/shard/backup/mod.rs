@@ -4,6 +4,7 @@
 mod cut;
 mod pinned;
 mod restore;
+mod restorer;
 mod sound;
 #[cfg(test)]
 mod tests;

@@ -14,12 +14,9 @@ use super::{
 use crate::{
     catalog::ClusterId,
     entity::{EntityKey, ShardId},
-    replication::ProposeError,
     shard::{
         applied::{AppliedState, decode, encode},
-        entry::{self, Item, Outcome, Pack},
-        host::ShardHost,
-        inspection::Answer,
+        entry::Outcome,
         keys, lists,
     },
     storage::Error,
@@ -27,12 +24,8 @@ use crate::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Rows deleted by one log entry where a restore is taken back.
-const CLEAR_STEP: u32 = 1024;
-/// Rows of lists deleted beside each of them: more than an entity has, so that few are left at the end.
+/// Rows of lists deleted beside each pair: more than an entity has, so that few are left at the end.
 const ROWS_PER_PAIR: usize = 8;
-/// Checkpoints' worth of changes that may wait for one while a backup is restored.
-const CHECKPOINTS_WAITING: usize = 4;
 
 /// One step, as a log entry has it and as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,6 +263,28 @@ impl AppliedState {
         Ok(Outcome::Done)
     }
 
+    /// Why a chunk is not to be proposed: what no replica could read must not get into a log that all of them apply.
+    pub(super) fn refusal(&self, backup: BackupId, chunk: &[u8]) -> Option<Outcome> {
+        match (&self.restores.now, &self.restores.past) {
+            (Some(now), _) if now.backup != backup => Some(Outcome::Declined(Declined::OtherBackup)),
+            (Some(now), _) if sound::read_chunk(&now.head, chunk).is_some() => None,
+            (Some(_), _) => Some(Outcome::Declined(Declined::Damaged)),
+            (None, Some(past)) if past.backup == backup => Some(Outcome::Duplicate),
+            (None, _) => Some(Outcome::Declined(Declined::OutOfOrder)),
+        }
+    }
+
+    /// What beginning would come to.
+    pub(super) fn probe(&mut self, backup: BackupId) -> Result<Outcome, Error> {
+        let is_empty = self.is_empty()?;
+        Ok(match (&self.restores.now, &self.restores.past) {
+            (Some(_), _) => Outcome::Done,
+            (None, Some(past)) if past.backup == backup => Outcome::Duplicate,
+            (None, _) if is_empty => Outcome::Done,
+            (None, _) => Outcome::Declined(Declined::NotEmpty),
+        })
+    }
+
     /// What the shard's part of a backup begins with.
     pub fn head(&self) -> ShardHead {
         let position = self.meta.progress.position;
@@ -281,95 +296,5 @@ impl AppliedState {
             timers: self.meta.next_timer,
             origins: self.restores.origins().to_vec(),
         }
-    }
-}
-
-impl ShardHost {
-    /// Has the shard take a step of a restore, if this node leads it. There is no session meanwhile, so that
-    /// nobody else proposes anything.
-    pub(in crate::shard) async fn restore(&self, backup: BackupId, step: Restore) -> Answer {
-        // What was applied before, wherever, is applied here.
-        if !self.leadership().is_me || self.group().read_barrier().await.is_err() {
-            return Answer::NotOwner { hint: self.not_owner() };
-        }
-        let answer = match step {
-            Restore::Begin { .. } => self.begin_restore(backup, step).await,
-            Restore::Clear { .. } => self.take_back(backup).await,
-            Restore::Chunk { ref chunk, .. } => match self.refusal(backup, chunk) {
-                Some(refused) => Ok(refused),
-                None => {
-                    self.room().await;
-                    self.step(backup, step).await
-                }
-            },
-            Restore::Probe => Ok(self.probe(backup)),
-            Restore::End { .. } | Restore::Open => self.step(backup, step).await,
-        };
-        match answer {
-            Ok(Outcome::Declined(why)) => Answer::Restore(RestoreAnswer::Declined(why)),
-            Ok(Outcome::Duplicate) => Answer::Restore(RestoreAnswer::Before),
-            Ok(_) => Answer::Restore(RestoreAnswer::Done),
-            Err(ProposeError::NotLeader { leader }) => Answer::NotOwner { hint: leader },
-            Err(ProposeError::Unknown | ProposeError::Stopped(_)) => Answer::Unknown,
-        }
-    }
-
-    /// Why a chunk is not proposed: what no replica could read must not get into a log that all of them apply.
-    fn refusal(&self, backup: BackupId, chunk: &[u8]) -> Option<Outcome> {
-        self.machine().look(|state| match (&state.restores.now, &state.restores.past) {
-            (Some(now), _) if now.backup != backup => Some(Outcome::Declined(Declined::OtherBackup)),
-            (Some(now), _) if sound::read_chunk(&now.head, chunk).is_some() => None,
-            (Some(_), _) => Some(Outcome::Declined(Declined::Damaged)),
-            (None, Some(past)) if past.backup == backup => Some(Outcome::Duplicate),
-            (None, _) => Some(Outcome::Declined(Declined::OutOfOrder)),
-        })
-    }
-
-    /// What beginning would come to, as this replica sees it.
-    fn probe(&self, backup: BackupId) -> Outcome {
-        self.machine().look_mut(|state| {
-            let is_empty = state.is_empty().unwrap_or(false);
-            match (&state.restores.now, &state.restores.past) {
-                (Some(_), _) => Outcome::Done,
-                (None, Some(past)) if past.backup == backup => Outcome::Duplicate,
-                (None, _) if is_empty => Outcome::Done,
-                (None, _) => Outcome::Declined(Declined::NotEmpty),
-            }
-        })
-    }
-
-    async fn room(&self) {
-        self.machine().room(self.checkpoint_bytes() * CHECKPOINTS_WAITING).await;
-    }
-
-    /// In the place of another restore, if nobody finished that.
-    async fn begin_restore(&self, backup: BackupId, step: Restore) -> Result<Outcome, ProposeError> {
-        match self.step(backup, step.clone()).await? {
-            Outcome::Declined(Declined::OtherBackup) => {
-                if let Some(other) = self.machine().look(|state| state.restores.backup()) {
-                    self.take_back(other).await?;
-                }
-                self.step(backup, step).await
-            }
-            outcome => Ok(outcome),
-        }
-    }
-
-    async fn take_back(&self, backup: BackupId) -> Result<Outcome, ProposeError> {
-        loop {
-            self.room().await;
-            match self.step(backup, Restore::Clear { limit: CLEAR_STEP }).await? {
-                Outcome::Changed { .. } => {}
-                outcome => return Ok(outcome),
-            }
-        }
-    }
-
-    async fn step(&self, backup: BackupId, step: Restore) -> Result<Outcome, ProposeError> {
-        let mut pack = Pack::default();
-        let item = entry::encode(&Item::Restore { backup, step });
-        pack.push(&item.map_err(|error| ProposeError::Stopped(error.to_string()))?);
-        let (_, outcomes) = self.group().propose(pack.finish()).await?.done().await?;
-        entry::decode_outcomes(&outcomes).first().copied().ok_or(ProposeError::Unknown)
     }
 }
