@@ -66,7 +66,7 @@ pub async fn backup(
 ///
 /// Into a cluster that has as many shards as the one that the backup was taken of, and has taken no writes yet.
 /// Answered once everything is there and open; until then all else is answered 503 `restoring`. If it breaks off, send
-/// the same backup again, to any node: it goes on where it was, and one that is all there is answered at once.
+/// the same backup again, to any node: it goes on where it was, and what is there is not done again.
 /// Another backup takes its place. An `Idempotency-Key` is taken and not needed for that.
 #[utoipa::path(
     post, operation_id = "restore_backup", path = "/admin/v1/restore", tag = "administration",

@@ -704,6 +704,11 @@ impl AppliedState {
     }
 }
 
+/// How many events the entity of a record has; 0 if it cannot be read.
+pub(super) fn version_of(record: &[u8]) -> u64 {
+    decode::<EntityRecord>(record).map_or(0, |record| record.version)
+}
+
 /// An entity's record, of which the history says everything else.
 pub(super) fn without_state(record: &[u8]) -> Result<Bytes, Error> {
     let record = EntityRecord { state: None, ..decode(record)? };

@@ -56,8 +56,12 @@ impl Part {
         self.is_there()?;
         // A link, unlike a new name, never takes the place of what is there.
         match fs::hard_link(&self.path, &self.goal) {
-            Ok(()) => fs::remove_file(&self.path).map_err(|error| self.failed(&error))?,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => refuse_existing(&self.goal)?,
+            // Should the other name stay, it is replaced the next time.
+            Ok(()) => drop(fs::remove_file(&self.path)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                refuse_existing(&self.goal)?;
+                return Err(self.failed(&error));
+            }
             // Not every file system has them.
             Err(_) => {
                 refuse_existing(&self.goal)?;

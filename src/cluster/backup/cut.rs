@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 /// Attempts at a cut: an owner that changes meanwhile spoils one.
 const ATTEMPTS: u32 = 6;
-/// The longest pause behind the first attempt; it grows with each.
+/// About the pause behind the first attempt; it grows with each.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// What is not held by then will not be held for long enough.
@@ -78,7 +78,8 @@ impl Cluster {
                 Err(unavailable) => tracing::info!(attempt, %unavailable, "a cut was spoiled; trying again"),
             }
             // Of two that were in each other's way, one comes first.
-            tokio::time::sleep(ATTEMPT_PAUSE.mul_f64(rand::random::<f64>() * f64::from(attempt))).await;
+            let share = 0.25 + rand::random::<f64>();
+            tokio::time::sleep(ATTEMPT_PAUSE.mul_f64(share * f64::from(attempt))).await;
             attempt += 1;
         };
         let types = self.node().registry().entity_types();

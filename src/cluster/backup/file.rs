@@ -27,7 +27,7 @@ pub const STATE_FORMAT: u16 = 1;
 const MAGIC: &[u8] = b"QUORATE BACKUP 1\n";
 const SECTION_HEAD: usize = 9;
 /// The largest body: a chunk, or the header of very many shards.
-const BODY_BYTES_MAX: usize = 2 << 20;
+const BODY_BYTES_MAX: usize = 16 << 20;
 
 const HEADER: u8 = b'H';
 const CHUNK: u8 = b'P';

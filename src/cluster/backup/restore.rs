@@ -26,8 +26,10 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use std::{fmt::Display, time::Duration};
 
-/// For one step of one shard, through a change of its owner if need be.
-const STEP_WAIT: Duration = Duration::from_secs(30);
+/// For an answer from the owner of one shard, through a change of it if need be.
+const PROBE_WAIT: Duration = Duration::from_secs(30);
+/// For one step, which waits behind a checkpoint, and that behind a snapshot on its way to another replica.
+const STEP_WAIT: Duration = Duration::from_secs(150);
 
 /// What was put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,23 +171,38 @@ impl Restoring<'_> {
 
     /// All are asked before one begins. Should one of them be written to in between, the others are as they were.
     async fn begin(&mut self, header: &BackupHeader) -> Result<(), RestoreError> {
-        let mut before = 0;
-        for shard in self.shards() {
-            before += usize::from(self.send(header.backup, shard, Restore::Probe).await? == RestoreAnswer::Before);
-        }
-        self.was_before = before == header.shards.len();
+        self.was_before = self.probe(header.backup).await?;
         for head in &header.shards {
             let step = Restore::Begin { cluster: header.cluster, head: head.clone() };
             if let Err(error) = self.send(header.backup, head.shard, step).await {
-                if matches!(error, RestoreError::NotEmpty { .. }) {
-                    for begun in header.shards.iter().take_while(|begun| begun.shard < head.shard) {
-                        self.send(header.backup, begun.shard, Restore::Clear { limit: 0 }).await?;
-                    }
-                }
-                return Err(error);
+                return Err(self.take_back(header.backup, error).await);
             }
         }
         Ok(())
+    }
+
+    /// Whether all shards could begin; true if all of this backup is there.
+    async fn probe(&self, backup: BackupId) -> Result<bool, RestoreError> {
+        let mut was_before = true;
+        for shard in self.shards() {
+            match self.send(backup, shard, Restore::Probe).await {
+                Ok(answer) => was_before &= answer == RestoreAnswer::Before,
+                Err(error) => return Err(self.take_back(backup, error).await),
+            }
+        }
+        Ok(was_before)
+    }
+
+    /// Where one shard is not empty, none is to wait for the rest of this backup, whoever began with it.
+    async fn take_back(&self, backup: BackupId, error: RestoreError) -> RestoreError {
+        if matches!(error, RestoreError::NotEmpty { .. }) {
+            for shard in self.shards() {
+                if let Err(error) = self.send(backup, shard, Restore::Clear { limit: 0 }).await {
+                    return error;
+                }
+            }
+        }
+        error
     }
 
     async fn step(&self, shard: ShardId, step: Restore) -> Result<(), RestoreError> {
@@ -196,8 +213,9 @@ impl Restoring<'_> {
     }
 
     async fn send(&self, backup: BackupId, shard: ShardId, step: Restore) -> Result<RestoreAnswer, RestoreError> {
+        let wait = if step == Restore::Probe { PROBE_WAIT } else { STEP_WAIT };
         let request = ShardRequest { group: GroupId(shard.0), ask: Ask::Restore { backup, step } };
-        let declined = match self.router.ask_shard(request, STEP_WAIT).await? {
+        let declined = match self.router.ask_shard(request, wait).await? {
             Answer::Restore(RestoreAnswer::Declined(why)) => why,
             Answer::Restore(done) => return Ok(done),
             _ => return Err(Unavailable::Invalid { detail: "the owner answered another question".into() }.into()),

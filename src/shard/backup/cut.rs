@@ -26,7 +26,11 @@ use crate::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +40,8 @@ pub const HOLD_MAX: Duration = Duration::from_secs(2);
 const PIN_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Pins of one shard at one time: each keeps disk space from being freed.
 const PINS_MAX: usize = 8;
+/// Backups remembered that have ended.
+const ENDED_KEPT: usize = 64;
 
 /// What the node that takes a backup asks of a shard.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -133,6 +139,8 @@ impl Drop for Hold {
 pub struct Cuts {
     hold: Mutex<Option<Hold>>,
     pins: Mutex<HashMap<BackupId, Pin>>,
+    /// Backups that are not wanted any more, the latest last: what is on its way for them comes too late.
+    ended: Mutex<VecDeque<BackupId>>,
 }
 
 #[derive(Clone)]
@@ -164,7 +172,7 @@ impl Cuts {
 
     fn put(&self, backup: BackupId, pinned: Pinned) -> bool {
         let mut pins = self.pins.lock();
-        let has_room = pins.len() < PINS_MAX;
+        let has_room = pins.len() < PINS_MAX && !self.has_ended(backup);
         if has_room {
             pins.insert(backup, Pin { pinned: Arc::new(pinned), used: Instant::now() });
         }
@@ -174,7 +182,7 @@ impl Cuts {
     /// One hold at a time: a second one would only wait for the first one's end, and writes for both.
     fn begin(&self, hold: Hold) -> bool {
         let mut present = self.hold.lock();
-        let is_free = present.as_ref().is_none_or(|hold| !hold.is_wanted());
+        let is_free = present.as_ref().is_none_or(|hold| !hold.is_wanted()) && !self.has_ended(hold.backup);
         if is_free {
             *present = Some(hold);
         }
@@ -198,6 +206,23 @@ impl Cuts {
         if hold.as_ref().is_some_and(|hold| hold.backup == backup) {
             *hold = None;
         }
+    }
+
+    /// Neither a hold nor a pin of it is there from here on.
+    fn end(&self, backup: BackupId) {
+        {
+            let mut ended = self.ended.lock();
+            ended.push_back(backup);
+            if ended.len() > ENDED_KEPT {
+                ended.pop_front();
+            }
+        }
+        self.release(backup);
+        self.pins.lock().remove(&backup);
+    }
+
+    fn has_ended(&self, backup: BackupId) -> bool {
+        self.ended.lock().contains(&backup)
     }
 
     fn take(&self, backup: BackupId) -> Option<Hold> {
@@ -224,8 +249,7 @@ impl ShardHost {
             },
             CutAsk::Keep => self.cuts().pin(backup).map_or(CutAnswer::Spoiled, |_| CutAnswer::Done),
             CutAsk::End => {
-                self.cuts().release(backup);
-                self.cuts().pins.lock().remove(&backup);
+                self.cuts().end(backup);
                 CutAnswer::Done
             }
         };

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     shard::{
-        applied::{AppliedState, corrupt, without_state},
+        applied::{AppliedState, corrupt, version_of, without_state},
         overlay::Overlay,
     },
     storage::Error,
@@ -17,6 +17,8 @@ use bytes::Bytes;
 const ROWS_PER_LOOK: usize = 16;
 /// States of one chunk's entities, as they are now: what is folded in one step is written in one checkpoint.
 const FOLDED_BYTES: usize = 2 << 20;
+/// Events that are folded in one step, while nothing else is applied to the shard.
+const FOLDED_EVENTS: u64 = 10_000;
 
 /// Reads what a backup takes of a shard.
 pub struct Pinned {
@@ -67,16 +69,24 @@ struct Chunk {
     bytes: usize,
     /// States of its entities, which are not in it but will be folded for it.
     folded_bytes: usize,
+    /// Events of their histories.
+    folded_events: u64,
 }
 
 impl Chunk {
     /// One pair fits in any case.
     fn has_room(&mut self, key: &[u8], value: &[u8]) -> bool {
-        let folded = if key.first() == Some(&b'e') { value.len() } else { 0 };
-        self.folded_bytes += folded;
-        let bytes = self.bytes + key.len() + value.len() - folded;
-        let fits = self.pairs.len() < CHUNK_PAIRS && bytes <= CHUNK_BYTES && self.folded_bytes <= FOLDED_BYTES;
-        fits || self.pairs.is_empty()
+        let mut bytes = self.bytes + key.len();
+        match key.first() {
+            Some(b'e') => {
+                self.folded_bytes += value.len();
+                self.folded_events = self.folded_events.saturating_add(version_of(value));
+            }
+            _ => bytes += value.len(),
+        }
+        let fits = self.pairs.len() < CHUNK_PAIRS && bytes <= CHUNK_BYTES;
+        let folds = self.folded_bytes <= FOLDED_BYTES && self.folded_events <= FOLDED_EVENTS;
+        (fits && folds) || self.pairs.is_empty()
     }
 
     fn push(&mut self, key: Vec<u8>, value: Bytes) {

@@ -26,6 +26,9 @@ use serde::{Deserialize, Serialize};
 
 /// Rows of lists deleted beside each pair: more than an entity has, so that few are left at the end.
 const ROWS_PER_PAIR: usize = 8;
+/// Beyond so much that is not written yet, folded states are not kept: a replica that was away applies many chunks
+/// before its next checkpoint, which must not grow beyond what one write takes.
+const UNWRITTEN_MAX: usize = 16 << 20;
 
 /// One step, as a log entry has it and as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,11 +201,12 @@ impl AppliedState {
             return Err(Error::Corrupt { place, detail: "this build cannot read it".into() });
         };
         let sum = now.sum.and(chunk, pairs.len());
+        let is_kept = self.overlay.dirty_bytes() < UNWRITTEN_MAX;
         for (key, value) in pairs {
             let entity = keys::parse_entity(&key);
             self.overlay.put(key, value);
             if let Some(entity) = entity {
-                self.fold_restored(&entity)?;
+                self.fold_restored(&entity, is_kept)?;
             }
         }
         // What was folded counts, and is written, with the next checkpoint.
@@ -211,11 +215,13 @@ impl AppliedState {
     }
 
     /// An entity's history is there: its state and its rows follow from it.
-    fn fold_restored(&mut self, key: &EntityKey) -> Result<(), Error> {
+    fn fold_restored(&mut self, key: &EntityKey, is_kept: bool) -> Result<(), Error> {
         let entity_type = self.registry.entity_type(&key.entity_type).cloned();
         self.entities.remove(key);
         let entity = self.entity(key)?;
-        entity.touch();
+        if is_kept {
+            entity.touch();
+        }
         let rows = match (&entity_type, &entity.state) {
             (Some(entity_type), Some(state)) => Some(lists::of(entity_type, key, entity.version, state)),
             _ => None,
@@ -224,6 +230,10 @@ impl AppliedState {
             Some(rows) => self.move_rows(key, &[], &rows),
             None => self.rows_are_lost(&key.entity_type),
         }
+        if !is_kept {
+            // Its record says no state: it is folded again when it is asked for.
+            self.entities.remove(key);
+        }
         Ok(())
     }
 
@@ -231,7 +241,9 @@ impl AppliedState {
         let Restoring { backup, cluster, head, .. } = now;
         (self.meta.next_effect, self.meta.next_timer) = (head.effects, head.timers);
         let mut origins = head.origins;
-        origins.push(Origin { effects: head.effects, cluster });
+        if origins.last().is_none_or(|last| last.effects < head.effects) {
+            origins.push(Origin { effects: head.effects, cluster });
+        }
         let past = Restored { backup, origins };
         self.overlay.put(keys::ORIGINS.to_vec(), encode(&past)?);
         self.overlay.delete(keys::RESTORING.to_vec());
@@ -240,8 +252,7 @@ impl AppliedState {
         Ok(Outcome::Done)
     }
 
-    /// Done when nothing is left; `Changed` while there is more. Rows of lists are each replica's own, and so do not
-    /// decide it.
+    /// Done when nothing is left; `Changed` while there is more.
     fn clear(&mut self, limit: usize) -> Result<Outcome, Error> {
         self.entities.clear();
         let mut left = limit;
@@ -250,11 +261,11 @@ impl AppliedState {
             left -= rows.len();
             rows.into_iter().for_each(|(key, _)| self.overlay.delete(key));
         }
-        let is_last = left > 0;
         let (start, end) = keys::all_rows();
-        let rows = self.overlay.scan(&start, &end, if is_last { usize::MAX / 2 } else { limit * ROWS_PER_PAIR })?;
+        let rows = self.overlay.scan(&start, &end, limit * ROWS_PER_PAIR)?;
+        let has_more = left == 0 || rows.len() == limit * ROWS_PER_PAIR;
         rows.into_iter().for_each(|(key, _)| self.overlay.withdraw(key));
-        if !is_last {
+        if has_more {
             return Ok(Outcome::Changed { version: 0 });
         }
         self.overlay.delete(keys::RESTORING.to_vec());

@@ -55,14 +55,19 @@ fn is_answer(key: &[u8]) -> bool {
     of_entity(b'i', key).is_some_and(|key| !key.is_empty() && key.len() <= 255 && key.is_ascii())
 }
 
+/// Whether keys can be made of it. Of types nobody asks more than that, here or anywhere.
 fn is_name(entity: &EntityKey) -> bool {
-    let has_type = (1..=255).contains(&entity.entity_type.len()) && entity.entity_type.is_ascii();
-    has_type && EntityKey::new(entity.entity_type.clone(), entity.id.clone()).is_ok()
+    entity.entity_type.len() <= usize::from(u8::MAX) && has_id(entity)
+}
+
+fn has_id(entity: &EntityKey) -> bool {
+    EntityKey::new(entity.entity_type.clone(), entity.id.clone()).is_ok()
 }
 
 fn is_sendable(outgoing: &Outgoing) -> bool {
     let to = match &outgoing.delivery {
-        Delivery::Tell { to, .. } => is_name(to),
+        // Of a type that nobody knows, it is refused where it arrives.
+        Delivery::Tell { to, .. } => has_id(to),
         Delivery::Task { .. } | Delivery::Queued(_) => true,
     };
     to && is_name(&outgoing.from)

@@ -465,6 +465,63 @@ fn a_head_that_no_shard_could_go_on_from_does_not_begin() {
     }
 }
 
+/// An entity whose state is much larger than its events.
+struct Heavy;
+
+impl Entity for Heavy {
+    const TYPE: &'static str = "heavy";
+    type State = Vec<u8>;
+    type Command = ();
+    type Event = u32;
+    type Reply = ();
+    type Rejection = String;
+
+    fn decide(_: &Vec<u8>, (): (), _: &Context<'_>) -> Decision<Self> {
+        Decision::reply(())
+    }
+
+    fn evolve(state: &mut Vec<u8>, bytes: &u32) {
+        state.resize(*bytes as usize, 7);
+    }
+}
+
+#[test]
+fn a_replica_that_applies_everything_at_once_has_a_checkpoint_that_one_write_takes() {
+    const EACH: u32 = 300 << 10;
+    const COUNT: u32 = 230;
+    let mut registry = Registry::default();
+    registry.add_entity::<Heavy>();
+    let registry = Arc::new(registry);
+    let open =
+        |storage: &Arc<dyn Storage>| AppliedState::open(storage.clone(), GROUP, registry.clone()).expect("opens");
+    let heavy = |number: u32| EntityKey::new("heavy", format!("h{number}")).expect("a name");
+    let mut original = open(&disk());
+    for number in 0..COUNT {
+        let events = vec![encode_event::<Heavy>(&EACH).expect("encodes")];
+        let (key, cause, effects) = (heavy(number), Cause::Client, Vec::new());
+        let paid = Change { key, base_version: 0, at_ms: 1, events, effects, cause, answer: None };
+        apply_at(&mut original, u64::from(number) + 1, Item::Change(paid));
+        if number % 16 == 0 {
+            checkpoint(&mut original);
+        }
+    }
+    let (head, chunks) = taken(&mut original);
+    assert!(chunks.len() > 20, "few states are folded in one step: {} chunks", chunks.len());
+    let storage = disk();
+    let mut restored = open(&storage);
+    for wanted in restore_of(&head, &chunks) {
+        assert_eq!(step(&mut restored, BACKUP, wanted), Outcome::Done);
+    }
+    assert!(u64::from(EACH) * u64::from(COUNT) > crate::storage::WRITE_BYTES_MAX as u64);
+    checkpoint(&mut restored);
+    let mut restored = open(&storage);
+    for number in [0, COUNT / 2, COUNT - 1] {
+        let entity = restored.entity(&heavy(number)).expect("readable");
+        let bytes = entity.state.as_ref().and_then(|state| state.downcast_ref::<Vec<u8>>()).map(Vec::len);
+        assert_eq!((entity.version, bytes), (1, Some(EACH as usize)), "kept or folded again");
+    }
+}
+
 #[test]
 fn a_restore_is_given_up_in_steps_and_leaves_an_empty_shard() {
     let (head, chunks) = example();
