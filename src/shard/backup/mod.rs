@@ -1,4 +1,4 @@
-//! A shard's part in backups: [`cut`] takes it out of a running cluster, [`restore`] puts it into a new one.
+//! A shard's part in backups: `cut` takes it out of a running cluster, `restore` puts it into a new one.
 //! docs/decisions/0038-backup.md.
 
 mod cut;
