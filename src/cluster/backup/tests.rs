@@ -1,17 +1,21 @@
 //! Holds and pins of one shard, as its owner sees them.
 
-use super::BackupId;
+use super::{BackupHeader, BackupId, BackupWriter, RestoreError, STATE_FORMAT, ShardHead};
 use crate::{
     catalog::NodeId,
     cluster::{AskOptions, Cluster, Idempotency, tests::Tally},
-    entity::{Entity, EntityKey},
+    entity::{Entity, EntityKey, ShardId},
     shard::{
         Answer, Ask, Router, ShardRequest,
-        backup::{CutAnswer, CutAsk, HOLD_MAX, decode_chunk},
+        backup::{CutAnswer, CutAsk, HOLD_MAX, Restore, RestoreAnswer, decode_chunk},
     },
     storage::GroupId,
 };
-use std::time::{Duration, Instant};
+use futures::stream;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -175,6 +179,39 @@ async fn an_owner_that_another_one_has_followed_pins_nothing() {
     })
     .await;
     assert_eq!(pinned, CutAnswer::Spoiled);
+    part.add().await;
+    part.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_has_begun_and_meets_data_is_given_up_on_all_shards() {
+    let part = Part::start().await;
+    part.add().await;
+    let shards = (0..part.router.shards()).map(ShardId);
+    let head = |shard| ShardHead { shard, term: 1, index: 1, effects: 0, timers: 0, origins: Vec::new() };
+    let header = BackupHeader {
+        backup: part.backup,
+        cluster: part.router.cluster(),
+        taken_at_ms: 0,
+        version: String::new(),
+        state_format: STATE_FORMAT,
+        entity_types: BTreeMap::new(),
+        shards: shards.map(head).collect(),
+    };
+    // Whoever began died before it came to the shard that has something by now.
+    let begun = header.shards.iter().find(|head| head.shard.0 != part.group.0).expect("another shard").clone();
+    let group = GroupId(begun.shard.0);
+    let begin = Restore::Begin { cluster: header.cluster, head: begun };
+    let ask = Ask::Restore { backup: part.backup, step: begin };
+    let answer = part.router.ask_shard(ShardRequest { group, ask }, PATIENCE).await.expect("it has an owner");
+    assert_eq!(answer, Answer::Restore(RestoreAnswer::Done));
+    let host = part.router.host(group).expect("a replica of each shard");
+    host.machine().restoring().wait_for(|restoring| *restoring).await.expect("it runs");
+
+    let (_, first) = BackupWriter::begin(&header).expect("encodes");
+    let refused = part.cluster.restore(stream::iter([Ok::<_, String>(first)])).await;
+    assert_eq!(refused, Err(RestoreError::NotEmpty { shard: ShardId(part.group.0) }));
+    host.machine().restoring().wait_for(|restoring| !restoring).await.expect("it serves again");
     part.add().await;
     part.cluster.shutdown().await;
 }
