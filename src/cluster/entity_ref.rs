@@ -70,7 +70,7 @@ impl<E: Entity> EntityRef<E> {
         let request = QueryRequest { key: self.key()?, query: Query::State, consistency };
         match router.query(request, timeout).await? {
             QueryReply::State(stored) => self.snapshot(&router, stored, consistency).await,
-            _ => Err(mixed_up()),
+            _ => Err(Unavailable::mixed_up()),
         }
     }
 
@@ -84,7 +84,9 @@ impl<E: Entity> EntityRef<E> {
         let (router, timeout) = self.open().await?;
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let request = QueryRequest { key: self.key()?, query: Query::History { after, limit }, consistency };
-        let QueryReply::History(stored) = router.query(request, timeout).await? else { return Err(mixed_up()) };
+        let QueryReply::History(stored) = router.query(request, timeout).await? else {
+            return Err(Unavailable::mixed_up());
+        };
         let recorded = stored.into_iter().map(|stored| {
             let event = decode_event::<E>(&stored.event)?;
             Ok(Recorded { sequence: stored.sequence, at_ms: stored.at_ms, event })
@@ -104,7 +106,7 @@ impl<E: Entity> EntityRef<E> {
             let query = Query::Changed { after, timeout_ms: u64::try_from(step.as_millis()).unwrap_or(u64::MAX) };
             let request = QueryRequest { key: self.key()?, query, consistency: Consistency::Linearizable };
             let QueryReply::State(stored) = router.query(request, step + margin).await? else {
-                return Err(mixed_up());
+                return Err(Unavailable::mixed_up());
             };
             if stored.version > after || left <= step {
                 return self.snapshot(&router, stored, Consistency::Linearizable).await;
@@ -147,8 +149,10 @@ impl<E: Entity> EntityRef<E> {
         while after < version {
             let query = Query::History { after, limit: PAGE };
             let request = QueryRequest { key: self.key()?, query, consistency };
-            let QueryReply::History(events) = router.query(request, timeout).await? else { return Err(mixed_up()) };
-            let Some(last) = events.last().map(|e| e.sequence) else { return Err(mixed_up()) };
+            let QueryReply::History(events) = router.query(request, timeout).await? else {
+                return Err(Unavailable::mixed_up());
+            };
+            let Some(last) = events.last().map(|e| e.sequence) else { return Err(Unavailable::mixed_up()) };
             for stored in events.iter().take_while(|e| e.sequence <= version) {
                 E::evolve(&mut state, &decode_event::<E>(&stored.event).map_err(invalid)?);
             }
@@ -204,8 +208,4 @@ fn outcome_label<R>(error: &AskError<R>) -> &'static str {
 
 fn invalid(error: codec::Error) -> Unavailable {
     Unavailable::Invalid { detail: error.to_string() }
-}
-
-fn mixed_up() -> Unavailable {
-    Unavailable::Invalid { detail: "the owner answered another question".into() }
 }

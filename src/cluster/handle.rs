@@ -130,7 +130,7 @@ impl Cluster {
         let router = node.router(timeout).await?;
         let request = QueryRequest { key: key.clone(), query: Query::State, consistency };
         let QueryReply::State(stored) = router.query(request, timeout).await? else {
-            return Err(invalid("the owner answered another question".into()));
+            return Err(Unavailable::mixed_up());
         };
         let state = match &stored.state {
             Some(state) => registered.state_json(state).map_err(|e| invalid(e.to_string()))?,

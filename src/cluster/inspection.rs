@@ -49,7 +49,7 @@ impl Cluster {
         let ask = |after, limit| Ask::Tasks { after, limit };
         let read = |answer| match answer {
             Answer::Tasks(tasks) => Ok(tasks),
-            _ => Err(mixed_up()),
+            _ => Err(Unavailable::mixed_up()),
         };
         self.page(after, limit, ask, read).await
     }
@@ -63,7 +63,7 @@ impl Cluster {
         let ask = |after, limit| Ask::DeadLetters { after, limit };
         let read = |answer| match answer {
             Answer::DeadLetters(letters) => Ok(letters),
-            _ => Err(mixed_up()),
+            _ => Err(Unavailable::mixed_up()),
         };
         self.page(after, limit, ask, read).await
     }
@@ -76,7 +76,7 @@ impl Cluster {
         }
         match router.ask_shard(request(id.shard, Ask::DeadLetter { number: id.number }), timeout).await? {
             Answer::DeadLetter(letter) => Ok(letter),
-            _ => Err(mixed_up()),
+            _ => Err(Unavailable::mixed_up()),
         }
     }
 
@@ -115,7 +115,7 @@ impl Cluster {
             Answer::Resolved { replayed } => Ok(Resolved { replayed }),
             Answer::NoSuchLetter => Err(ResolveError::NotFound(id)),
             Answer::IdempotencyKeyReused => Err(ResolveError::IdempotencyKeyReused),
-            _ => Err(mixed_up().into()),
+            _ => Err(Unavailable::mixed_up().into()),
         }
     }
 
@@ -157,8 +157,4 @@ impl Cluster {
 
 fn request(shard: ShardId, ask: Ask) -> ShardRequest {
     ShardRequest { group: GroupId(shard.0), ask }
-}
-
-fn mixed_up() -> Unavailable {
-    Unavailable::Invalid { detail: "the owner answered another question".into() }
 }

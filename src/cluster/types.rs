@@ -150,6 +150,12 @@ pub enum Unavailable {
     Restoring { shard: ShardId },
 }
 
+impl Unavailable {
+    pub(super) fn mixed_up() -> Self {
+        Self::Invalid { detail: "the owner answered another question".into() }
+    }
+}
+
 /// A node as `quorate members` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberStatus {

@@ -704,15 +704,10 @@ impl AppliedState {
     }
 }
 
-/// How many events the entity of a record has; 0 if it cannot be read.
-pub(super) fn version_of(record: &[u8]) -> u64 {
-    decode::<EntityRecord>(record).map_or(0, |record| record.version)
-}
-
-/// An entity's record, of which the history says everything else.
-pub(super) fn without_state(record: &[u8]) -> Result<Bytes, Error> {
+/// An entity's record, of which the history says everything else, and how many events that has.
+pub(super) fn without_state(record: &[u8]) -> Result<(Bytes, u64), Error> {
     let record = EntityRecord { state: None, ..decode(record)? };
-    Ok(encode(&record)?.into())
+    Ok((encode(&record)?.into(), record.version))
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
@@ -728,4 +723,4 @@ pub(super) fn corrupt(error: codec::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -105,7 +105,8 @@ impl Backup {
     pub fn into_stream(self) -> BoxStream<'static, Result<Bytes, BrokenOff>> {
         let begun = BackupWriter::begin(&self.header).map_err(|error| BrokenOff { detail: error.to_string() });
         let first = begun.map(|(writer, first)| {
-            let reading = Reading { pins: self.pins, writer: Some(writer), at: At::Shard(0), kept: Instant::now() };
+            let reading =
+                Reading { pins: self.pins, writer: Some(writer), shard: 0, after: None, kept: Instant::now() };
             stream::once(ready(Ok(first))).chain(reading.into_stream())
         });
         stream::once(ready(first)).try_flatten().boxed()
@@ -249,15 +250,11 @@ struct Reading {
     pins: Pins,
     /// Until the trailer is written.
     writer: Option<BackupWriter>,
-    at: At,
+    /// The shard at hand,
+    shard: usize,
+    /// behind this key; at its beginning without one.
+    after: Option<Vec<u8>>,
     kept: Instant,
-}
-
-enum At {
-    /// The beginning of one.
-    Shard(usize),
-    /// Behind this key of one.
-    Behind(usize, Vec<u8>),
 }
 
 impl Reading {
@@ -271,29 +268,23 @@ impl Reading {
 
     async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
         let Some(writer) = &mut self.writer else { return Ok(None) };
-        let (shard, after) = match std::mem::replace(&mut self.at, At::Shard(0)) {
-            At::Shard(shard) => (shard, None),
-            At::Behind(shard, key) => (shard, Some(key)),
-        };
-        if shard == self.pins.shards.len() {
+        if self.shard == self.pins.shards.len() {
             return Ok(self.writer.take().map(BackupWriter::finish));
         }
         if self.kept.elapsed() >= KEEP_EVERY {
-            self.pins.keep_from(shard).await;
+            self.pins.keep_from(self.shard).await;
             self.kept = Instant::now();
         }
-        let (id, part) = self.pins.part(shard, after).await?;
+        let (id, part) = self.pins.part(self.shard, self.after.take()).await?;
         let mut bytes = Vec::with_capacity(part.chunk.len() + 128);
         if !part.chunk.is_empty() {
             bytes.extend_from_slice(&writer.chunk(&part.chunk, part.pairs as usize));
         }
-        self.at = match part.last {
-            Some(key) => At::Behind(shard, key),
-            None => {
-                bytes.extend_from_slice(&writer.end(id));
-                At::Shard(shard + 1)
-            }
-        };
+        self.after = part.last;
+        if self.after.is_none() {
+            bytes.extend_from_slice(&writer.end(id));
+            self.shard += 1;
+        }
         Ok(Some(bytes.into()))
     }
 }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! No shard serves before all are whole, so that none hears of another's effects too early. Shards begin and open in
-//! their order: those that are open are always the first ones, and whoever comes with another backup is
-//! refused by shard 0. The same backup again goes on where it broke off, at whichever node.
+//! their order: those that are open are always the first ones. All are asked before the first one begins, so that
+//! another backup is refused once one of them is open and not empty. The same backup again goes on where it broke off, at whichever node.
 
 use super::{
     BackupHeader, BackupId, BackupReader, DamagedBackup,
@@ -75,13 +75,12 @@ impl Cluster {
     /// [`RestoreError`].
     pub async fn restore<E: Display>(
         &self,
-        file: impl Stream<Item = Result<Bytes, E>> + Unpin,
+        mut file: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<RestoredBackup, RestoreError> {
         let router = self.founded_way().await?;
         let mut restore =
             Restoring { router, registry: self.node().registry(), header: None, pairs: 0, was_before: false };
         let mut reader = BackupReader::default();
-        let mut file = file;
         while let Some(part) = file.next().await {
             reader.feed(&part.map_err(|error| RestoreError::Unreadable(error.to_string()))?);
             while let Some(section) = reader.next_section()? {
@@ -218,7 +217,7 @@ impl Restoring<'_> {
         let declined = match self.router.ask_shard(request, wait).await? {
             Answer::Restore(RestoreAnswer::Declined(why)) => why,
             Answer::Restore(done) => return Ok(done),
-            _ => return Err(Unavailable::Invalid { detail: "the owner answered another question".into() }.into()),
+            _ => return Err(Unavailable::mixed_up().into()),
         };
         Err(match declined {
             Declined::NotEmpty => RestoreError::NotEmpty { shard },

@@ -1,9 +1,21 @@
 use super::*;
-use crate::{entity::Versioned, storage::MemoryStorage};
+use crate::{
+    entity::Versioned,
+    storage::{MemoryStorage, Write},
+};
 
 fn state() -> AppliedState {
     let storage = Arc::new(MemoryStorage::new());
     AppliedState::open(storage, GroupId(3), Arc::new(Registry::default())).expect("an empty shard opens")
+}
+
+/// Writes what has changed, and keeps nothing in memory that is written.
+pub fn checkpoint(state: &mut AppliedState) {
+    state.prepare_checkpoint(u64::MAX).expect("encodes");
+    let changes = state.overlay.begin_flush();
+    futures::executor::block_on(state.overlay.storage().clone().write(Write::State(changes))).expect("written");
+    state.overlay.flushed();
+    state.shrink_cache(0);
 }
 
 fn entity() -> EntityKey {

@@ -118,12 +118,8 @@ struct Hold {
 }
 
 impl Hold {
-    /// Nothing was proposed since it began.
+    /// If it has begun, nothing was proposed since.
     fn is_in_force(&self) -> bool {
-        self.position.is_some() && self.is_wanted()
-    }
-
-    fn is_wanted(&self) -> bool {
         Instant::now() < self.until && !self.released.is_cancelled() && !self.session.is_cancelled()
     }
 }
@@ -182,7 +178,7 @@ impl Cuts {
     /// One hold at a time: a second one would only wait for the first one's end, and writes for both.
     fn begin(&self, hold: Hold) -> bool {
         let mut present = self.hold.lock();
-        let is_free = present.as_ref().is_none_or(|hold| !hold.is_wanted()) && !self.has_ended(hold.backup);
+        let is_free = present.as_ref().is_none_or(|hold| !hold.is_in_force()) && !self.has_ended(hold.backup);
         if is_free {
             *present = Some(hold);
         }

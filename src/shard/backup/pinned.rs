@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     shard::{
-        applied::{AppliedState, corrupt, version_of, without_state},
+        applied::{AppliedState, corrupt, without_state},
         overlay::Overlay,
     },
     storage::Error,
@@ -50,11 +50,10 @@ impl Pinned {
                 let Some((last, _)) = rows.last() else { break };
                 start = [last.as_slice(), &[0]].concat();
                 for (key, value) in rows {
-                    if !chunk.has_room(&key, &value) {
+                    let (value, folded) = portable(&key, value)?;
+                    if !chunk.take(key, value, folded) {
                         return part(chunk.pairs, true);
                     }
-                    let value = portable(&key, value)?;
-                    chunk.push(key, value);
                 }
             }
         }
@@ -67,31 +66,29 @@ impl Pinned {
 struct Chunk {
     pairs: Pairs,
     bytes: usize,
-    /// States of its entities, which are not in it but will be folded for it.
-    folded_bytes: usize,
-    /// Events of their histories.
-    folded_events: u64,
+    folded: Folded,
+}
+
+/// What is not in a chunk, and will be folded for it: states of its entities, from events of their histories.
+#[derive(Default)]
+struct Folded {
+    bytes: usize,
+    events: u64,
 }
 
 impl Chunk {
-    /// One pair fits in any case.
-    fn has_room(&mut self, key: &[u8], value: &[u8]) -> bool {
-        let mut bytes = self.bytes + key.len();
-        match key.first() {
-            Some(b'e') => {
-                self.folded_bytes += value.len();
-                self.folded_events = self.folded_events.saturating_add(version_of(value));
-            }
-            _ => bytes += value.len(),
-        }
-        let fits = self.pairs.len() < CHUNK_PAIRS && bytes <= CHUNK_BYTES;
-        let folds = self.folded_bytes <= FOLDED_BYTES && self.folded_events <= FOLDED_EVENTS;
-        (fits && folds) || self.pairs.is_empty()
-    }
-
-    fn push(&mut self, key: Vec<u8>, value: Bytes) {
+    /// Takes a pair if there is room. One fits in any case.
+    fn take(&mut self, key: Vec<u8>, value: Bytes, folded: Folded) -> bool {
         self.bytes += key.len() + value.len();
-        self.pairs.push((key, value));
+        self.folded.bytes += folded.bytes;
+        self.folded.events = self.folded.events.saturating_add(folded.events);
+        let fits = self.pairs.len() < CHUNK_PAIRS && self.bytes <= CHUNK_BYTES;
+        let folds = self.folded.bytes <= FOLDED_BYTES && self.folded.events <= FOLDED_EVENTS;
+        let has_room = (fits && folds) || self.pairs.is_empty();
+        if has_room {
+            self.pairs.push((key, value));
+        }
+        has_room
     }
 }
 
@@ -107,13 +104,16 @@ fn range_of(key: &[u8]) -> usize {
     RANGES.iter().position(|(start, end)| *start <= key && key < *end).unwrap_or(RANGES.len())
 }
 
-/// What of a value makes sense in another cluster.
-fn portable(key: &[u8], value: Bytes) -> Result<Bytes, Error> {
+/// What of a value makes sense in another cluster, and what is to be folded there.
+fn portable(key: &[u8], value: Bytes) -> Result<(Bytes, Folded), Error> {
     match key.first() {
         // The state follows from the history, whatever version of the software folds it.
-        Some(b'e') => without_state(&value),
+        Some(b'e') => {
+            let (record, events) = without_state(&value)?;
+            Ok((record, Folded { bytes: value.len(), events }))
+        }
         // It names a place in this cluster's log.
-        Some(b'x') => Ok(Bytes::new()),
-        _ => Ok(value),
+        Some(b'x') => Ok((Bytes::new(), Folded::default())),
+        _ => Ok((value, Folded::default())),
     }
 }

@@ -6,13 +6,13 @@ use crate::{
     entity::{Context, Decision, Effect, Entity, EntityKey, Row, ShardId, Versioned, encode_event},
     shard::{
         Registry,
-        applied::{AppliedState, Outgoing},
+        applied::{AppliedState, Outgoing, tests::checkpoint},
         entry::{Change, Item, KeyedAnswer, Outcome},
         keys,
         ledger::LogPlace,
         request::Cause,
     },
-    storage::{GroupId, MemoryStorage, Storage, Write},
+    storage::{GroupId, MemoryStorage, Storage},
 };
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
@@ -55,14 +55,6 @@ fn open(storage: &Arc<dyn Storage>) -> AppliedState {
     let mut registry = Registry::default();
     registry.add_entity::<Purse>();
     AppliedState::open(storage.clone(), GROUP, Arc::new(registry)).expect("opens")
-}
-
-fn checkpoint(state: &mut AppliedState) {
-    state.prepare_checkpoint(u64::MAX).expect("encodes");
-    let changes = state.overlay.begin_flush();
-    futures::executor::block_on(state.overlay.storage().clone().write(Write::State(changes))).expect("written");
-    state.overlay.flushed();
-    state.shrink_cache(0);
 }
 
 fn purse(number: u8) -> EntityKey {

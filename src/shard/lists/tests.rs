@@ -3,12 +3,12 @@ use crate::{
     entity::{Context, Decision, Entity, EntityKey, Row, encode_event},
     shard::{
         Registry,
-        applied::AppliedState,
+        applied::{AppliedState, tests::checkpoint},
         entry::{Change, Item, Outcome},
         keys,
         request::Cause,
     },
-    storage::{MemoryStorage, Storage, Write},
+    storage::{MemoryStorage, Storage},
 };
 use proptest::{collection::vec, prelude::*};
 use std::{collections::BTreeMap, sync::Arc};
@@ -66,14 +66,6 @@ fn paint(state: &mut AppliedState, id: &str, event: Paint) {
         Change { key, base_version, at_ms: 1, events, effects: Vec::new(), cause: Cause::Client, answer: None };
     let outcome = state.apply(Item::Change(change)).expect("applies");
     assert!(matches!(outcome, Outcome::Changed { .. }), "{outcome:?}");
-}
-
-fn checkpoint(state: &mut AppliedState) {
-    state.prepare_checkpoint(u64::MAX).expect("encodes");
-    let changes = state.overlay.begin_flush();
-    futures::executor::block_on(state.overlay.storage().clone().write(Write::State(changes))).expect("written");
-    state.overlay.flushed();
-    state.shrink_cache(0);
 }
 
 fn query(lists: &[(&str, &str)], limit: u32) -> ListQuery {
