@@ -12,6 +12,8 @@ import urllib.request
 
 URL, DIRECTORY = sys.argv[1], pathlib.Path(sys.argv[2])
 CARD = "pm_card_ok"
+# There may be 16 endpoints, and some are made later.
+EACH = 6
 
 
 def send(method, path, body=None, key=None):
@@ -36,9 +38,21 @@ def order(key):
     return send("POST", "/v1/orders", body, key)["id"]
 
 
+def fulfilled_order(key):
+    made = order(key)
+    send("POST", f"/v1/orders/{made}/fulfillments", key=f"{key}-parcel")
+    return made
+
+
 def payment(key):
     body = {"amount": {"amount": 2000, "currency": "USD"}, "payment_method": CARD}
     return send("POST", "/v1/payments", body, key)["id"]
+
+
+def captured_payment(key):
+    made = payment(key)
+    send("POST", f"/v1/payments/{made}/capture", key=f"{key}-capture")
+    return made
 
 
 def reservation(key):
@@ -46,19 +60,35 @@ def reservation(key):
     return send("POST", "/v1/reservations", body, key)["id"]
 
 
+def endpoint(key):
+    body = {"url": "http://127.0.0.1:9/hooks", "enabled_events": ["order.needs_attention"]}
+    return send("POST", "/v1/webhook_endpoints", body, key)["id"]
+
+
 def keep(name, ids):
     (DIRECTORY / name).write_text("".join(f'"{one}"\n' for one in ids), encoding="utf-8")
 
 
-for sku in ("mug-blue", "cup"):
+skus = ["mug-blue", "cup"]
+for sku in skus:
     send("PUT", f"/v1/inventory/{sku}", {"on_hand": 1_000_000})
-fulfilled = order("seed-fulfilled")
-send("POST", f"/v1/orders/{fulfilled}/fulfillments", key="seed-parcel")
-captured = payment("seed-captured")
-send("POST", f"/v1/payments/{captured}/capture", key="seed-capture")
-keep("orders", [fulfilled, *(order(f"seed-order-{number}") for number in range(12))])
-keep("payments", [captured, *(payment(f"seed-payment-{number}") for number in range(12))])
-keep("reservations", [reservation(f"seed-reservation-{number}") for number in range(60)])
-keep("skus", ["mug-blue", "cup"])
-hook = {"url": "http://127.0.0.1:9/hooks", "enabled_events": ["order.needs_attention"]}
-keep("endpoints", [send("POST", "/v1/webhook_endpoints", hook, f"seed-hook-{number}")["id"] for number in range(8)])
+keep("skus", skus)
+
+# What a route uses up is in a list of its own: it finds some, and takes none from another route.
+for name, make in {
+    "orders": order,
+    "orders-to-cancel": order,
+    "orders-to-fulfil": order,
+    "orders-to-return": fulfilled_order,
+    "payments": payment,
+    "payments-to-capture": payment,
+    "payments-to-refund": captured_payment,
+    "payments-to-void": payment,
+    "reservations": reservation,
+    "reservations-to-commit": reservation,
+    "reservations-to-extend": reservation,
+    "reservations-to-release": reservation,
+    "endpoints": endpoint,
+    "endpoints-to-delete": endpoint,
+}.items():
+    keep(name, [make(f"seed-{name}-{number}") for number in range(EACH)])
