@@ -96,16 +96,17 @@ impl Bootstrap {
 
     async fn round(&self) -> Round {
         let answers = ask_all(&self.transport, &self.hello).await;
-        let clusters = answers.iter().filter_map(|(seed, hello)| Some((seed, hello.as_ref()?.cluster?)));
+        let clusters = answers.iter().filter_map(|(seed, hello)| Some((seed, hello.as_ref().ok()?.cluster?)));
         if let Some((seed, _)) = clusters.into_iter().next() {
             return self.join(seed).await;
         }
-        let silent: Vec<&str> = answers.iter().filter(|(_, h)| h.is_none()).map(|(s, _)| s.as_str()).collect();
+        let silent: Vec<String> =
+            answers.iter().filter_map(|(seed, h)| Some(format!("{seed} ({})", h.as_ref().err()?))).collect();
         if !silent.is_empty() {
             return Round::Waiting(format!("no answer from {}", silent.join(", ")));
         }
         let founders: Vec<(&str, &Hello)> =
-            answers.iter().filter_map(|(seed, hello)| Some((seed.as_str(), hello.as_ref()?))).collect();
+            answers.iter().filter_map(|(seed, hello)| Some((seed.as_str(), hello.as_ref().ok()?))).collect();
         if let Some((seed, other)) = founders.iter().find(|(_, h)| h.seeds != self.hello.seeds) {
             let theirs = other.seeds.iter().cloned().collect::<Vec<_>>().join(",");
             return Round::Waiting(format!("{} at {seed} lists other seeds: {theirs}", other.name));
@@ -178,7 +179,7 @@ impl Hello {
 /// Looks for a seed of another cluster: this node's data directory does not belong here then.
 pub async fn check_cluster(transport: &Arc<dyn Transport>, hello: &Hello, mine: ClusterId) -> Result<(), Refused> {
     for (seed, answer) in ask_all(transport, hello).await {
-        if let Some(theirs) = answer.and_then(|h| h.cluster).filter(|theirs| *theirs != mine) {
+        if let Some(theirs) = answer.ok().and_then(|h| h.cluster).filter(|theirs| *theirs != mine) {
             return Err(Refused(format!(
                 "the data directory of {} belongs to cluster {mine}, but the seed {seed} is a member of cluster \
                  {theirs}; start with the seeds of its own cluster, or with an empty `node.data_dir`",
@@ -200,21 +201,19 @@ pub async fn rejoin(
     introduce(transport, seed, &join, JOIN_TIMEOUT).await
 }
 
-/// Asks every seed at once; this node answers for itself.
-async fn ask_all(transport: &Arc<dyn Transport>, hello: &Hello) -> Vec<(String, Option<Hello>)> {
+/// Asks every seed at once; this node answers for itself. Why one did not is for the log.
+async fn ask_all(transport: &Arc<dyn Transport>, hello: &Hello) -> Vec<(String, Result<Hello, String>)> {
     let ask = |seed: String| async move {
         if seed == hello.address {
-            return (seed, Some(hello.clone()));
+            return (seed, Ok(hello.clone()));
         }
         let question = Introduction::Hello(hello.clone());
-        match introduce(transport, &seed, &question, ASK_TIMEOUT).await {
-            Ok(Welcome::Hello(answer)) => (seed, Some(answer)),
-            Ok(_) => (seed, None),
-            Err(error) => {
-                tracing::debug!(seed, error, "a seed does not answer");
-                (seed, None)
-            }
-        }
+        let answer = match introduce(transport, &seed, &question, ASK_TIMEOUT).await {
+            Ok(Welcome::Hello(answer)) => Ok(answer),
+            Ok(_) => Err("answers another question".into()),
+            Err(error) => Err(error),
+        };
+        (seed, answer)
     };
     join_all(hello.seeds.iter().cloned().map(ask)).await
 }

@@ -35,6 +35,7 @@ const PORTS: std::ops::Range<u32> = 10_000..32_000;
 pub const POLL: Duration = Duration::from_millis(20);
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 const LOG_LINE_CHARS_MAX: usize = 400;
+const CERTIFICATES: &str = "certs";
 
 pub struct Cluster {
     nodes: Vec<Node>,
@@ -102,9 +103,24 @@ impl Cluster {
         for node in &mut nodes {
             let advertised = address(reached, node.number, port).to_string();
             node.arguments.extend(["--advertise".to_owned(), advertised]);
+            let file = |name: &str| path.join(CERTIFICATES).join(name).display().to_string();
+            let (certificate, key) = (file(&format!("{}.crt", node.name)), file(&format!("{}.key", node.name)));
+            for (of, file) in [("ca_file", file("ca.crt")), ("certificate_file", certificate), ("key_file", key)] {
+                node.arguments.extend(["--set".to_owned(), format!("transport.tls.{of}={file}")]);
+            }
             node.arguments.extend_from_slice(more);
         }
         Ok(Self { nodes, home })
+    }
+
+    /// Makes the certificates that the nodes show each other, as an operator does.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub fn certify(&self) -> io::Result<()> {
+        let dir = self.dir().join(CERTIFICATES);
+        certs(&dir, &["init"])?;
+        self.nodes.iter().try_for_each(|node| certs(&dir, &["node", &node.name]))
     }
 
     pub fn nodes(&self) -> &[Node] {
@@ -145,6 +161,15 @@ impl Cluster {
             }
         }
         None
+    }
+}
+
+/// `quorate certs …`, by this very binary.
+fn certs(dir: &Path, arguments: &[&str]) -> io::Result<()> {
+    let output = Command::new(std::env::current_exe()?).arg("certs").args(arguments).arg("--dir").arg(dir).output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
     }
 }
 

@@ -132,6 +132,7 @@ impl Run {
         let gateway = Gateway::open().await.map_err(surroundings)?;
         let by_proxy = settings.way.needs_proxies(&settings.plan);
         let cluster = Cluster::prepare(&settings.plan, by_proxy, &gateway.node_arguments()).map_err(surroundings)?;
+        cluster.certify().map_err(surroundings)?;
         let places: Vec<Place> =
             cluster.nodes().iter().map(|node| Place { listen: node.listen, proxied: node.proxied }).collect();
         let network = Network::start(&settings.way, &settings.plan, &places).await.map_err(Error::Surroundings)?;

@@ -54,6 +54,8 @@ pub(super) enum Command {
     Restore(Restore),
     /// Check a configuration file, or show the configuration in effect
     Config(Config),
+    /// Make certificates for node links: an authority, and one for each node
+    Certs(Certs),
     /// Prove from receipts that no acknowledged write was lost
     Verify(Verify),
     /// Put running nodes under load and measure
@@ -355,6 +357,61 @@ pub(super) enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Links between nodes are encrypted, and each shows which node it is, where every node has a
+certificate of one authority:
+  quorate certs init                         once, where ca.key can stay a secret
+  quorate certs node n1                      for each node, by its name
+  quorate node --name n1 --set transport.tls.ca_file=ca.crt \\
+    --set transport.tls.certificate_file=n1.crt --set transport.tls.key_file=n1.key …")]
+pub(super) struct Certs {
+    #[command(subcommand)]
+    pub command: CertsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CertsCommand {
+    /// Make the cluster's authority: ca.crt, which every node gets, and ca.key, which none does
+    Init {
+        #[command(flatten)]
+        place: CertsPlace,
+        /// How long it is good, in days
+        #[arg(long, default_value_t = 3650, value_parser = days())]
+        days: u32,
+    },
+    /// Make the certificate of a node: NAME.crt and NAME.key
+    #[command(after_help = "\
+  quorate certs node n1 --overwrite          another one before it expires; the node reads it by itself")]
+    Node {
+        /// Its name, as in `node.name`
+        name: String,
+        #[command(flatten)]
+        place: CertsPlace,
+        /// How long it is good, in days; never longer than the authority
+        #[arg(long, default_value_t = 365, value_parser = days())]
+        days: u32,
+        /// Take the place of the one that is there
+        #[arg(long)]
+        overwrite: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CertsPlace {
+    /// Where the files are
+    #[arg(long, value_name = "DIR", default_value = "./certs")]
+    pub dir: PathBuf,
+    /// Print what was made as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// To a century.
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=36_500)
 }
 
 /// What load to make.

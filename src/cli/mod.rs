@@ -7,6 +7,7 @@
 //!                      ├─ status, members, leave, remove, shards, entity, tasks, sagas, dead-letters ──▶ http ─▶ a running node
 //!                      ├─ backup, restore ─▶ a file ◀─▶ http ─▶ a running node
 //!                      ├─ config check | show
+//!                      ├─ certs init | node ─▶ PEM files
 //!                      ├─ verify ─▶ receipts held against every replica
 //!                      ├─ bench ─▶ closed-loop load on running nodes
 //!                      └─ chaos ─▶ N × `quorate node`, mistreated ─▶ verdict
@@ -18,6 +19,7 @@
 mod args;
 mod backup;
 mod bench;
+mod certs;
 mod chaos;
 mod config;
 mod credentials;
@@ -77,6 +79,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Backup(args) => single_threaded()?.block_on(backup::backup(&args)),
         Command::Restore(args) => single_threaded()?.block_on(backup::restore(&args)),
         Command::Config(args) => config::run(&args),
+        Command::Certs(args) => certs::run(&args),
         Command::Verify(args) => single_threaded()?.block_on(verify::run(&args)),
         // One thread: the cluster under load has better uses for the others.
         Command::Bench(args) => single_threaded()?.block_on(bench::run(&args)),

@@ -15,7 +15,8 @@ use crate::{
     membership,
     shard::{Clock, Registry, TaskContext, TaskError, TaskQueue, typed_handler},
     storage::{self, MemoryStorage, SledStorage, Storage},
-    telemetry, transport,
+    telemetry,
+    transport::{self, tls::Tls},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -291,10 +292,11 @@ fn networked(config: &Config, fallible: Fallible) -> Result<Engines, StartError>
     let udp = UdpSocket::bind(listen.as_str()).map_err(failed)?;
     udp.set_nonblocking(true).map_err(failed)?;
     let secret = secret(config)?;
+    let tls = Tls::open(&config.transport.tls, &config.node.name).map_err(StartError::Config)?;
     let Fallible { disk, network, clock, switch: faults } = fallible;
     let storage = open_sled(config, disk)?;
     let boot_id: u64 = rand::random();
-    let identity = transport::Identity { name: config.node.name.clone(), boot_id, secret: secret.clone() };
+    let identity = transport::Identity { name: config.node.name.clone(), boot_id, secret: secret.clone(), tls };
     let (options, impairments) = (config.transport.clone(), network.clone());
     let links: super::node::OpenLinks = Box::new(move |handler| {
         Box::pin(async move {

@@ -9,7 +9,7 @@ use crate::{
     entity::{Entity, codec},
     replication::{Service, parse_raft},
     shard::CommandReply,
-    transport::{self, Class, Handler},
+    transport::{self, Caller, Class, Handler},
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -52,14 +52,17 @@ impl Handler for Gateway {
         })
     }
 
-    fn introduce(&self, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(&self, caller: Caller, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         let node = self.node();
         Box::pin(async move {
             let node = node?;
             let introduction = codec::decode("introduction", &request).map_err(|e| e.to_string())?;
             let welcome = match introduction {
                 Introduction::Hello(hello) => Welcome::Hello(hello_back(&node, &hello)),
-                Introduction::Join { member, cluster, replace } => join(&node, member, cluster, replace).await,
+                Introduction::Join { member, cluster, replace } => match caller.check(&member.name) {
+                    Ok(()) => join(&node, member, cluster, replace).await,
+                    Err(other) => Welcome::Refused(format!("{} may not join: {other}", member.name)),
+                },
             };
             codec::encode("introduction", &welcome).map(Bytes::from).map_err(|e| e.to_string())
         })
@@ -135,4 +138,32 @@ async fn propose_join(node: &Arc<Node>, join: Command) -> Welcome {
 pub(super) fn decode_view(bytes: &[u8], version: u64) -> Option<View> {
     let state = codec::decode::<<Catalog as Entity>::State>("state", bytes).ok()?;
     View::of(&state, version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Cluster, *};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_joins_or_takes_a_place_does_so_under_the_name_of_its_certificate() {
+        let cluster = Cluster::in_memory(1).start().await.expect("a cluster");
+        let gateway = Gateway::default();
+        gateway.attach(cluster.node());
+        let known = cluster.node().view().members[0].clone();
+        let ask = async |names: &[&str], member: &Member, replace: bool| {
+            let join = Introduction::Join { member: member.clone(), cluster: None, replace };
+            let question = codec::encode("introduction", &join).expect("encoded");
+            let caller = Caller::Named(names.iter().map(ToString::to_string).collect());
+            let answer = gateway.introduce(caller, question.into()).await.expect("an answer");
+            codec::decode::<Welcome>("introduction", &answer).expect("a welcome")
+        };
+        let stranger = Member { instance: crate::catalog::InstanceId(1), address: "elsewhere".into(), ..known.clone() };
+        for replace in [false, true] {
+            let refused = ask(&["n7"], &stranger, replace).await;
+            let words = format!("{0} may not join: the certificate is for n7, not for {0}", known.name);
+            assert_eq!(refused, Welcome::Refused(words));
+        }
+        assert!(matches!(ask(&["n7", &known.name], &known, false).await, Welcome::Joined { .. }), "its own name");
+        cluster.shutdown().await;
+    }
 }

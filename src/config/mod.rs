@@ -28,6 +28,7 @@ pub use load::{Loaded, Override};
 pub use secret::Secret;
 pub use sections::{Cluster, Node};
 pub use source::{Source, Sources};
+pub(crate) use validate::{NODE_NAME_FIX, is_node_name};
 
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

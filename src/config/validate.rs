@@ -29,12 +29,22 @@ pub(super) fn check(config: &Config, sources: &Sources) -> Result<(), Error> {
     checker.storage(config);
     checker.replication(config);
     checker.component("transport", config.transport.validate().err());
+    checker.component("transport.tls", config.transport.tls.validate().err());
     checker.component("membership", config.membership.validate().err());
     checker.tokens(config);
     checker.origins(config);
     checker.gateway(config);
     checker.bounds();
     if checker.problems.is_empty() { Ok(()) } else { Err(Error::Invalid(checker.problems)) }
+}
+
+/// What to do about a name that is none.
+pub(crate) const NODE_NAME_FIX: &str = "use 1 to 63 of a-z, 0-9, `-`, `_`, `.`";
+
+/// Whether a node may be called so.
+pub(crate) fn is_node_name(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    (1..=NAME_LEN_MAX).contains(&name.len()) && name.chars().all(good)
 }
 
 struct Checker<'a> {
@@ -46,9 +56,8 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn node(&mut self, config: &Config) {
         let node = &config.node;
-        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
-        if node.name.is_empty() || node.name.len() > NAME_LEN_MAX || !node.name.chars().all(good) {
-            self.refuse(&["node.name"], "not a node name", "use 1 to 63 of a-z, 0-9, `-`, `_`, `.`");
+        if !is_node_name(&node.name) {
+            self.refuse(&["node.name"], "not a node name", NODE_NAME_FIX);
         }
         if node.zone.as_deref().is_some_and(|zone| zone.trim().is_empty()) {
             self.refuse(&["node.zone"], "empty", "leave it out, or name where the node stands, as in \"eu-1a\"");
@@ -202,7 +211,8 @@ impl Checker<'_> {
     fn component(&mut self, section: &str, refusal: Option<impl ToString>) {
         let Some(text) = refusal.map(|refusal| refusal.to_string()) else { return };
         let words: BTreeSet<&str> = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
-        let named = |key: &&String| key.split_once('.').is_some_and(|(of, leaf)| of == section && words.contains(leaf));
+        let named =
+            |key: &&String| key.rsplit_once('.').is_some_and(|(of, leaf)| of == section && words.contains(leaf));
         let keys: Vec<String> = self.values.keys().filter(named).cloned().collect();
         let keys: Vec<&str> = if keys.is_empty() { vec![section] } else { keys.iter().map(String::as_str).collect() };
         self.refuse(&keys, text.clone(), "change one, or leave both out to get the defaults");

@@ -9,7 +9,7 @@
 //! the smaller id dials; no lock is held while a line or a handler is called.
 
 use super::{
-    Class, Error, Handler, INTRODUCTION_BYTES_MAX, LinkState, LinkView, Options, Peer, Transport, dialer,
+    Caller, Class, Error, Handler, INTRODUCTION_BYTES_MAX, LinkState, LinkView, Options, Peer, Transport, dialer,
     frame::Header,
     impaired::{self, Gate},
     link::{Arrived, Link},
@@ -245,8 +245,8 @@ impl Links {
     }
 
     /// Answers an introduction that came over the wire.
-    pub async fn introduced(&self, request: Bytes) -> Result<Bytes, String> {
-        let reply = self.handler.introduce(request).await?;
+    pub async fn introduced(&self, caller: Caller, request: Bytes) -> Result<Bytes, String> {
+        let reply = self.handler.introduce(caller, request).await?;
         if reply.len() > INTRODUCTION_BYTES_MAX {
             return Err(format!(
                 "the reply of {} bytes exceeds the limit of {INTRODUCTION_BYTES_MAX} bytes",

@@ -9,7 +9,7 @@
 //! batch is lost on a link that stays open. Time is tokio's, so paused clocks work.
 
 use super::{
-    Handler, Options, Peer, Transport,
+    Caller, Handler, Options, Peer, Transport,
     links::{Links, Unwelcome},
     wire::{DialError, Hello, Line, LinkId, Wire},
 };
@@ -289,7 +289,7 @@ impl Wire for MemoryWire {
             let answer = tokio::select! {
                 () = there.cancelled() => return Err(format!("{address}: the connection was closed")),
                 () = gone.cancelled() => return Err("this node is gone".to_owned()),
-                answer = links.introduced(request) => answer,
+                answer = links.introduced(Caller::Anyone, request) => answer,
             };
             network.passage(&address, &from, Instant::now()).await;
             answer.map_err(|detail| format!("{address} refused: {detail}"))

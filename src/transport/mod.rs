@@ -20,6 +20,7 @@ mod ractor_wire;
 mod slot;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod wire;
 
 use crate::{catalog::NodeId, impairment::Impairments};
@@ -29,6 +30,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use options::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, INTRODUCTION_BYTES_MAX, Identity, Options};
 pub use ractor_wire::StartError;
+pub use tls::Caller;
 
 /// Starts node links over TCP on `listener`, which the caller has bound. Peers come later, with
 /// [`Transport::set_peers`]; introductions are answered from the start. `impairments` is what is done to them
@@ -110,8 +112,8 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(&self, from: NodeId, class: Class, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
 
     /// Answers an introduction: a one-shot request by address, from a node that may not belong to
-    /// this cluster (yet). At most 64 KiB each way.
-    fn introduce(&self, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+    /// this cluster (yet). At most 64 KiB each way. A name that it goes by is checked by [`Caller::check`].
+    fn introduce(&self, caller: Caller, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
 }
 
 /// The links of one node. Cloneable by `Arc`.

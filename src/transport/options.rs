@@ -1,5 +1,6 @@
 //! What can be set about node links, and who this node is.
 
+use super::tls::{self, Tls};
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
@@ -51,6 +52,8 @@ pub struct Options {
     pub handshakes_max: usize,
     /// Introductions answered at a time; more are refused.
     pub introductions_max: usize,
+    /// This node's certificate: with it, links are encrypted, and every peer shows which node it is.
+    pub tls: tls::Options,
 }
 
 impl Default for Options {
@@ -70,6 +73,7 @@ impl Default for Options {
             command_handlers_max: 16_384,
             handshakes_max: 64,
             introductions_max: 32,
+            tls: tls::Options::default(),
         }
     }
 }
@@ -121,7 +125,7 @@ impl Options {
 }
 
 /// Who this node is to its peers.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Identity {
     /// The node's name, 1–255 bytes; peers know each other by it and by their [`NodeId`](crate::catalog::NodeId).
     pub name: String,
@@ -129,12 +133,14 @@ pub struct Identity {
     pub boot_id: u64,
     /// What every node of the cluster knows and never sends.
     pub secret: Vec<u8>,
+    /// Its certificate, if links are encrypted.
+    pub tls: Option<Tls>,
 }
 
 impl Identity {
-    /// An identity with a fresh boot id.
+    /// An identity with a fresh boot id, and no certificate.
     pub fn new(name: impl Into<String>, secret: impl Into<Vec<u8>>) -> Self {
-        Self { name: name.into(), boot_id: rand::random(), secret: secret.into() }
+        Self { name: name.into(), boot_id: rand::random(), secret: secret.into(), tls: None }
     }
 }
 

@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod books;
 mod cards;
+mod certs;
 mod chaos;
 mod chaos_load;
 mod chaos_network;

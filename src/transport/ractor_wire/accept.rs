@@ -2,11 +2,11 @@
 
 use super::{
     RactorWire,
-    handshake::{self, Answer, Proven, Purpose},
+    handshake::{self, Answer, Error, Proven, Purpose},
     lobby::Place,
-    stream,
+    stream::{self, Channel},
 };
-use crate::transport::{links::Unwelcome, wire::Hello};
+use crate::transport::{Caller, links::Unwelcome, wire::Hello};
 use bytes::Bytes;
 use std::{
     fmt,
@@ -43,11 +43,11 @@ pub(super) async fn run(wire: Arc<RactorWire>, listener: TcpListener) {
     }
 }
 
-async fn serve(wire: Arc<RactorWire>, mut stream: TcpStream, from: SocketAddr, place: Place) {
+async fn serve(wire: Arc<RactorWire>, stream: TcpStream, from: SocketAddr, place: Place) {
     if let Err(error) = stream::tune(&stream, wire.options.keepalive) {
         return wire.reject(from, "io", &error);
     }
-    let proven = match timeout(wire.options.handshake_timeout, handshake::accept(&mut stream, &wire.keys)).await {
+    let (mut channel, caller, proven) = match timeout(wire.options.handshake_timeout, prove(&wire, stream)).await {
         Ok(Ok(proven)) => proven,
         Ok(Err(error)) => return wire.reject(from, error.reason(), &error),
         Err(_) => {
@@ -60,18 +60,36 @@ async fn serve(wire: Arc<RactorWire>, mut stream: TcpStream, from: SocketAddr, p
     };
     drop(place);
     let served = match proven.purpose {
-        Purpose::Introduction => introduce(&wire, &mut stream, &proven).await,
-        Purpose::Link => link(&wire, stream, &proven).await,
+        Purpose::Introduction => introduce(&wire, &mut channel, caller, &proven).await,
+        Purpose::Link => link(&wire, channel, &caller, &proven).await,
     };
     if let Err(error) = served {
         wire.complain(&format_args!("a connection from {from} failed: {error}"));
     }
 }
 
-async fn introduce(wire: &RactorWire, stream: &mut TcpStream, proven: &Proven) -> Result<(), String> {
+/// The caller shows its certificate, where there is TLS, and that it knows the secret.
+async fn prove(wire: &RactorWire, mut stream: TcpStream) -> Result<(Channel, Caller, Proven), Error> {
+    let (mut channel, caller) = match &wire.tls {
+        None => (Channel::Plain(stream), Caller::Anyone),
+        Some(tls) => {
+            let mut first = [0];
+            stream.peek(&mut first).await?;
+            if first[0] == handshake::MAGIC[0] {
+                return Err(handshake::one_sided_tls(&mut stream).await);
+            }
+            let (stream, caller) = tls.accept(stream).await?;
+            (Channel::Tls(stream.into()), caller)
+        }
+    };
+    let proven = handshake::accept(&mut channel, &wire.keys).await?;
+    Ok((channel, caller, proven))
+}
+
+async fn introduce(wire: &RactorWire, channel: &mut Channel, caller: Caller, proven: &Proven) -> Result<(), String> {
     let answer = match (wire.introductions.try_acquire(), wire.links.upgrade()) {
         (Ok(_permit), Some(links)) => {
-            match timeout(INTRODUCTION_TIMEOUT, links.introduced(proven.body.clone())).await {
+            match timeout(INTRODUCTION_TIMEOUT, links.introduced(caller, proven.body.clone())).await {
                 Ok(Ok(reply)) => Answer::Done(reply),
                 Ok(Err(detail)) => Answer::Refused(detail),
                 Err(_) => Answer::Refused(format!("no answer within {INTRODUCTION_TIMEOUT:?}")),
@@ -80,10 +98,10 @@ async fn introduce(wire: &RactorWire, stream: &mut TcpStream, proven: &Proven) -
         (Err(_), _) => Answer::Refused("too many introductions at a time".to_owned()),
         (_, None) => Answer::Refused("shutting down".to_owned()),
     };
-    send(wire, stream, proven, &answer).await
+    send(wire, channel, proven, &answer).await
 }
 
-async fn link(wire: &RactorWire, mut stream: TcpStream, proven: &Proven) -> Result<(), String> {
+async fn link(wire: &RactorWire, mut channel: Channel, caller: &Caller, proven: &Proven) -> Result<(), String> {
     let hello = Hello::decode(proven.body.clone()).map_err(|error| error.to_string())?;
     let links = wire.links.upgrade();
     if let Some(links) = &links
@@ -92,7 +110,8 @@ async fn link(wire: &RactorWire, mut stream: TcpStream, proven: &Proven) -> Resu
         // No answer at all: that is what a path that is cut gives.
         return Err(format!("{} is cut off from this node on purpose", hello.from_name));
     }
-    let welcome = links.map(|links| links.greet(&hello));
+    let named = caller.check(&hello.from_name).map_err(Unwelcome::Refused);
+    let welcome = links.map(|links| named.and_then(|()| links.greet(&hello)));
     let refusal = match welcome {
         Some(Ok(())) => None,
         Some(Err(Unwelcome::Unknown(detail))) => Some(Answer::Unknown(detail)),
@@ -100,18 +119,18 @@ async fn link(wire: &RactorWire, mut stream: TcpStream, proven: &Proven) -> Resu
         None => Some(Answer::Refused("shutting down".to_owned())),
     };
     if let Some(refusal) = refusal {
-        send(wire, &mut stream, proven, &refusal).await?;
+        send(wire, &mut channel, proven, &refusal).await?;
         return Err(format!("refused: {refusal:?}"));
     }
     // before the welcome: the dialler starts its session right after it
     wire.sessions.retire(hello.from).await;
     let answer = Answer::Done(Bytes::copy_from_slice(&wire.boot_id.to_be_bytes()));
-    send(wire, &mut stream, proven, &answer).await?;
-    wire.hand_over(stream, hello.link, hello.from, hello.from_name, hello.boot_id, true).await
+    send(wire, &mut channel, proven, &answer).await?;
+    wire.hand_over(channel, hello.link, hello.from, hello.from_name, hello.boot_id, true).await
 }
 
-async fn send(wire: &RactorWire, stream: &mut TcpStream, proven: &Proven, answer: &Answer) -> Result<(), String> {
-    match timeout(wire.options.handshake_timeout, proven.answer(stream, &wire.keys, answer)).await {
+async fn send(wire: &RactorWire, channel: &mut Channel, proven: &Proven, answer: &Answer) -> Result<(), String> {
+    match timeout(wire.options.handshake_timeout, proven.answer(channel, &wire.keys, answer)).await {
         Ok(sent) => sent.map_err(|error| error.to_string()),
         Err(_) => Err("the answer could not be sent in time".to_owned()),
     }

@@ -14,7 +14,7 @@
 //! whoever knocks learns nothing to try secrets against. Deadlines are the caller's.
 
 use super::super::{
-    INTRODUCTION_BYTES_MAX,
+    INTRODUCTION_BYTES_MAX, tls,
     wire::{Hello, LinkId},
 };
 use crate::catalog::NodeId;
@@ -23,7 +23,15 @@ use ring::{hmac, rand::SecureRandom};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-const MAGIC: [u8; 8] = *b"QUORATE\n";
+pub(super) const MAGIC: [u8; 8] = *b"QUORATE\n";
+/// The first bytes of TLS records (RFC 8446, 5.1): what a client begins with, and what ends a connection.
+const TLS_HANDSHAKE: u8 = 22;
+const TLS_ALERT: u8 = 21;
+/// A fatal alert, `unexpected_message` (RFC 8446, 6.2): a peer with TLS reads it as such, one without
+/// knows it by its first byte.
+const ONE_SIDED_TLS: [u8; 7] = [TLS_ALERT, 3, 3, 0, 2, 2, 10];
+/// More than whoever begins sends before it wants an answer.
+const BEGINNING_BYTES_MAX: usize = 4096;
 /// Version of the handshake and of everything after it.
 pub(super) const VERSION: u16 = 1;
 const NONCE_BYTES: usize = 32;
@@ -62,6 +70,10 @@ pub(super) enum Answer {
 pub(super) enum Error {
     #[error("what listens there is not a Quorate node")]
     NotQuorate,
+    #[error("one side has a certificate for node links (transport.tls), the other has none")]
+    OneSidedTls,
+    #[error("{0}")]
+    Tls(String),
     #[error("speaks version {theirs} of the link protocol, this node speaks {VERSION}")]
     Version { theirs: u16 },
     #[error("the cluster secret differs")]
@@ -79,6 +91,8 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotQuorate => "not-quorate",
+            Self::OneSidedTls => "one-sided-tls",
+            Self::Tls(_) => "tls",
             Self::Version { .. } => "version",
             Self::WrongSecret => "wrong-secret",
             Self::Malformed(_) => "malformed",
@@ -90,6 +104,11 @@ impl Error {
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
+        match tls::Failure::of(&error) {
+            Some(tls::Failure::OneSided) => return Self::OneSidedTls,
+            Some(tls::Failure::Other(text)) => return Self::Tls(text),
+            None => {}
+        }
         match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Closed,
             _ => Self::Io(error),
@@ -156,11 +175,13 @@ where
     }];
     let start = [&MAGIC[..], &VERSION.to_be_bytes(), &purpose, &mine].concat();
     stream.write_all(&start).await?;
+    stream.flush().await?;
     read_start(stream).await?;
     let theirs: [u8; NONCE_BYTES] = read_array(stream).await?;
     let proof = keys.sign(&[b"dial", &purpose, &mine, &theirs, body]);
     let message = [&(body.len() as u32).to_be_bytes()[..], body, &proof].concat();
     stream.write_all(&message).await?;
+    stream.flush().await?;
     let status = stream.read_u8().await?;
     if status == STATUS_WRONG_SECRET {
         return Err(Error::WrongSecret);
@@ -177,6 +198,20 @@ where
     }
 }
 
+/// Tells a dialler that has TLS where this node has none, or none where this node has it.
+pub(super) async fn one_sided_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> Error {
+    // Read first: a connection that is closed with something unread in it takes the answer along.
+    let mut beginning = [0; BEGINNING_BYTES_MAX];
+    let told = async {
+        let _ = stream.read(&mut beginning).await?;
+        stream.write_all(&ONE_SIDED_TLS).await?;
+        stream.shutdown().await
+    };
+    // Whether it hears it or not.
+    let _ = told.await;
+    Error::OneSidedTls
+}
+
 /// A connection whose dialler has proven itself.
 pub(super) struct Proven {
     pub purpose: Purpose,
@@ -189,12 +224,16 @@ pub(super) async fn accept<S>(stream: &mut S, keys: &Keys) -> Result<Proven, Err
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let start = read_start(stream).await;
-    if let Err(Error::Version { .. }) = start {
-        // so that the other side can name both versions
-        stream.write_all(&[&MAGIC[..], &VERSION.to_be_bytes()].concat()).await?;
+    match read_start(stream).await {
+        Err(error @ Error::Version { .. }) => {
+            // so that the other side can name both versions
+            stream.write_all(&[&MAGIC[..], &VERSION.to_be_bytes()].concat()).await?;
+            stream.flush().await?;
+            return Err(error);
+        }
+        Err(Error::OneSidedTls) => return Err(one_sided_tls(stream).await),
+        start => start?,
     }
-    start?;
     let purpose = [stream.read_u8().await?];
     let theirs: [u8; NONCE_BYTES] = read_array(stream).await?;
     let (kind, body_max) = match purpose[0] {
@@ -204,10 +243,12 @@ where
     };
     let mine = nonce()?;
     stream.write_all(&[&MAGIC[..], &VERSION.to_be_bytes(), &mine].concat()).await?;
+    stream.flush().await?;
     let body = read_body(stream, body_max).await?;
     let proof = read_array(stream).await?;
     if let Err(error) = keys.verify(&[b"dial", &purpose, &theirs, &mine, &body], &proof) {
         stream.write_all(&[STATUS_WRONG_SECRET]).await?;
+        stream.flush().await?;
         return Err(error);
     }
     Ok(Proven { purpose: kind, body, proof })
@@ -245,8 +286,12 @@ fn clip(text: &str) -> &[u8] {
 }
 
 async fn read_start<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(), Error> {
-    let magic: [u8; MAGIC.len()] = read_array(stream).await?;
-    if magic != MAGIC {
+    let first = stream.read_u8().await?;
+    if [TLS_HANDSHAKE, TLS_ALERT].contains(&first) {
+        return Err(Error::OneSidedTls);
+    }
+    let rest: [u8; MAGIC.len() - 1] = read_array(stream).await?;
+    if first != MAGIC[0] || rest != MAGIC[1..] {
         return Err(Error::NotQuorate);
     }
     match stream.read_u16().await? {

@@ -1,8 +1,8 @@
 //! The wire of production: TCP that we accept and dial ourselves, with `ractor_cluster` on top.
 //!
 //! ```text
-//! accept / dial ─▶ handshake ─▶ introduction: one request, one reply
-//!                          └──▶ link: session of ractor_cluster ─▶ gateway actors find each other
+//! accept / dial ─▶ TLS, if any ─▶ handshake ─▶ introduction: one request, one reply
+//!                                        └──▶ link: session of ractor_cluster ─▶ gateway actors find each other
 //! ```
 //!
 //! Why not `ractor_cluster`'s own listener: one silent client blocks it, and its cookie is no
@@ -25,12 +25,13 @@ use self::{
     handshake::{Answer, Keys, Purpose},
     lobby::Lobby,
     sessions::{Connection, Sessions, Stage, Subscription},
-    stream::{LinkStream, Socket},
+    stream::{Channel, LinkStream},
 };
 use super::{
-    BATCH_BYTES_MAX, FRAME_BYTES_MAX, Handler, Identity, Options, Peer,
+    BATCH_BYTES_MAX, Caller, FRAME_BYTES_MAX, Handler, Identity, Options, Peer,
     links::Links,
     log_limit::LogLimit,
+    tls::Tls,
     wire::{DialError, Hello, Line, LinkId, Wire},
 };
 use crate::{catalog::NodeId, impairment::Impairments};
@@ -44,12 +45,7 @@ use std::{
     sync::{Arc, Weak, atomic::AtomicU64},
     time::Duration,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    task::AbortHandle,
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::Semaphore, task::AbortHandle, time::timeout};
 
 /// From the end of our handshake to both gateways knowing each other.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,6 +75,7 @@ pub(super) struct RactorWire {
     name: String,
     boot_id: u64,
     keys: Keys,
+    tls: Option<Tls>,
     /// Where connections to others come from, if that matters.
     from: Option<Ipv4Addr>,
     server: ActorRef<NodeServerMessage>,
@@ -119,6 +116,7 @@ pub(super) async fn start(
         name: identity.name,
         boot_id: identity.boot_id,
         keys,
+        tls: identity.tls,
         from: dial::source(&listener),
         server,
         gateway,
@@ -154,7 +152,7 @@ async fn start_server(
 }
 
 impl RactorWire {
-    async fn connect(&self, address: &str) -> Result<TcpStream, String> {
+    async fn connect(&self, address: &str) -> Result<(Channel, Caller), String> {
         let stream = match timeout(self.options.connect_timeout, dial::connect(address, self.from)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(format!("cannot connect to {address}: {error}")),
@@ -162,14 +160,20 @@ impl RactorWire {
         };
         stream::tune(&stream, self.options.keepalive)
             .map_err(|error| format!("cannot set up the connection to {address}: {error}"))?;
-        Ok(stream)
+        let Some(tls) = &self.tls else { return Ok((Channel::Plain(stream), Caller::Anyone)) };
+        match timeout(self.options.handshake_timeout, tls.connect(stream)).await {
+            Ok(Ok((stream, peer))) => Ok((Channel::Tls(stream.into()), peer)),
+            Ok(Err(error)) => Err(format!("{address}: {}", handshake::Error::from(error))),
+            Err(_) => Err(format!("{address}: no TLS within {:?}", self.options.handshake_timeout)),
+        }
     }
 
     async fn open(&self, me: NodeId, peer: Peer) -> Result<(), DialError> {
         self.sessions.retire(peer.node).await;
         let address = peer.address;
         let failed = |what: &dyn std::fmt::Display| DialError::Failed(format!("{address}: {what}"));
-        let mut stream = self.connect(&address).await.map_err(DialError::Failed)?;
+        let (mut channel, there) = self.connect(&address).await.map_err(DialError::Failed)?;
+        there.check(&peer.name).map_err(|error| failed(&error))?;
         let hello = Hello {
             link: LinkId(rand::random()),
             from: me,
@@ -179,7 +183,7 @@ impl RactorWire {
             to_name: peer.name.clone(),
         };
         let body = hello.encode();
-        let shake = handshake::dial(&mut stream, &self.keys, Purpose::Link, &body);
+        let shake = handshake::dial(&mut channel, &self.keys, Purpose::Link, &body);
         let answer = match timeout(self.options.handshake_timeout, shake).await {
             Ok(answer) => answer.map_err(|error| failed(&error))?,
             Err(_) => return Err(failed(&format_args!("no handshake within {:?}", self.options.handshake_timeout))),
@@ -189,26 +193,26 @@ impl RactorWire {
             Answer::Unknown(detail) => return Err(DialError::Unknown { address, detail }),
             Answer::Refused(detail) => return Err(failed(&detail)),
         };
-        let opened = self.hand_over(stream, hello.link, peer.node, peer.name, boot_id, false).await;
+        let opened = self.hand_over(channel, hello.link, peer.node, peer.name, boot_id, false).await;
         opened.map_err(|error| failed(&error))
     }
 
     /// Gives a connection to `ractor_cluster` and waits until the link over it is up.
     async fn hand_over(
         &self,
-        stream: TcpStream,
+        channel: Channel,
         id: LinkId,
         peer: NodeId,
         name: String,
         boot_id: u64,
         is_server: bool,
     ) -> Result<(), String> {
-        let (stream, socket) = Socket::share(stream).map_err(|error| error.to_string())?;
+        let socket = channel.socket().map_err(|error| error.to_string())?;
         let connection = Connection::new(id, peer, name, boot_id, socket);
         if !self.sessions.register(&connection) {
             return Err("the link id is taken".to_owned());
         }
-        let stream = Box::new(LinkStream { stream, label: connection.label() });
+        let stream = Box::new(LinkStream { channel, label: connection.label() });
         let mut stage = connection.stage.subscribe();
         let handed = self.server.cast(NodeServerMessage::ConnectionOpenedExternal { stream, is_server });
         let result = match handed {
@@ -227,8 +231,9 @@ impl RactorWire {
     }
 
     async fn ask(&self, address: &str, request: &[u8]) -> Result<Bytes, String> {
-        let mut stream = self.connect(address).await?;
-        match handshake::dial(&mut stream, &self.keys, Purpose::Introduction, request).await {
+        // Whoever listens there: the address is all that is known of it.
+        let (mut channel, _) = self.connect(address).await?;
+        match handshake::dial(&mut channel, &self.keys, Purpose::Introduction, request).await {
             Ok(Answer::Done(reply)) => Ok(reply),
             Ok(Answer::Unknown(detail) | Answer::Refused(detail)) => Err(format!("{address} refused: {detail}")),
             Err(error) => Err(format!("{address}: {error}")),

@@ -11,7 +11,7 @@ async fn pair(kind: Kind) -> Pair {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_are_answered_both_ways() {
-    for kind in BOTH {
+    for kind in ALL {
         let pair = pair(kind).await;
         for class in [Class::Raft, Class::Command] {
             let request = pair.a.transport.request(pair.b.peer.node, class, Bytes::from_static(b"who"), PATIENCE);
@@ -26,7 +26,7 @@ async fn requests_are_answered_both_ways() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_concurrent_requests_get_their_own_answers() {
-    for kind in BOTH {
+    for kind in ALL {
         let pair = pair(kind).await;
         let (a, b) = (&pair.a, &pair.b);
         let asked = (0..10_000u32).map(|number| async move {
@@ -42,7 +42,7 @@ async fn ten_thousand_concurrent_requests_get_their_own_answers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_come_back_in_words_and_a_panic_is_one() {
-    for kind in BOTH {
+    for kind in ALL {
         let pair = pair(kind).await;
         let node = pair.b.peer.node;
         let refused = |detail: &str| Err(Error::Refused { node, detail: detail.to_owned() });
@@ -60,7 +60,7 @@ async fn errors_come_back_in_words_and_a_panic_is_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_frame_gets_through() {
-    for kind in BOTH {
+    for kind in ALL {
         let pair = pair(kind).await;
         let body = Bytes::from((0..FRAME_BYTES_MAX).map(|at| (at % 251) as u8).collect::<Vec<_>>());
         for class in [Class::Raft, Class::Command] {
@@ -73,7 +73,7 @@ async fn the_largest_frame_gets_through() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_without_an_answer_ends_at_its_deadline() {
-    for kind in BOTH {
+    for kind in ALL {
         let pair = pair(kind).await;
         let asked = Instant::now();
         let limit = Duration::from_millis(100);
@@ -88,7 +88,7 @@ async fn a_request_without_an_answer_ends_at_its_deadline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_no_peer_is_not_connected() {
-    for kind in BOTH {
+    for kind in ALL {
         let pair = pair(kind).await;
         let answer = pair.a.transport.request(NodeId(9), Class::Raft, Bytes::new(), PATIENCE).await;
         assert_eq!(answer, Err(Error::NotConnected(NodeId(9))));
@@ -98,7 +98,7 @@ async fn a_node_that_is_no_peer_is_not_connected() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers_past_their_bound_are_refused_and_raft_has_its_own() {
-    for kind in BOTH {
+    for kind in ALL {
         let gate = Arc::new(Semaphore::new(0));
         let handler = Arc::new(Obedient { gate: Some(gate.clone()), ..Obedient::default() });
         let options = Options { command_handlers_max: 10, ..Options::default() };
@@ -172,7 +172,7 @@ async fn settled<T: std::fmt::Debug + PartialEq>(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn introductions_need_no_link_and_errors_name_the_address() {
-    for kind in BOTH {
+    for kind in ALL {
         let pair = pair(kind).await;
         let address = pair.b.peer.address.clone();
         let introduce =
@@ -193,7 +193,7 @@ async fn introductions_need_no_link_and_errors_name_the_address() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_waits_for_the_answers_that_are_under_way() {
-    for kind in BOTH {
+    for kind in ALL {
         let gate = Arc::new(Semaphore::new(0));
         let handler = Arc::new(Obedient { gate: Some(gate.clone()), ..Obedient::default() });
         let pair = Pair::start(kind, Options::default(), handler.clone()).await;
@@ -222,7 +222,7 @@ async fn closing_waits_for_the_answers_that_are_under_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_peer_is_disconnected_and_comes_back_when_added() {
-    for kind in BOTH {
+    for kind in ALL {
         let pair = pair(kind).await;
         let waiting = tokio::spawn(pair.a.transport.request(
             pair.b.peer.node,
@@ -245,7 +245,7 @@ async fn a_removed_peer_is_disconnected_and_comes_back_when_added() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_peer_is_linked_again_with_its_new_boot_id() {
-    for kind in BOTH {
+    for kind in ALL {
         let handler = Arc::new(Obedient::default());
         let mut pair = Pair::start(kind, Options::default(), handler.clone()).await;
         let former = pair.a.wait_link(&pair.b, "up", |state| state.up).await.boot_id;
@@ -262,7 +262,10 @@ async fn a_restarted_peer_is_linked_again_with_its_new_boot_id() {
         let name = pair.b.peer.name.clone();
         pair.b = match &pair.network {
             Some(network) => Node::memory(network, 2, &name, handler.clone()),
-            None => Node::ractor(2, &name, &Options::default(), handler.clone()).await,
+            None => {
+                let tls = pair.certificates.as_ref().map(|all| all.issue(&name)).unwrap_or_default();
+                Node::ractor(2, &name, &Options { tls, ..Options::default() }, handler.clone()).await
+            }
         };
         pair.acquaint();
         let again =

@@ -155,7 +155,7 @@ async fn the_same_seed_drops_the_same_batches() {
         );
         let a = Node::memory(&network, 1, "a", Arc::new(Obedient::default()));
         let b = Node::memory(&network, 2, "b", Arc::new(Obedient::default()));
-        let pair = Pair { a, b, network: Some(network.clone()) };
+        let pair = Pair { a, b, network: Some(network.clone()), certificates: None };
         pair.acquaint();
         pair.wait_up().await;
         // one ask for every batch: heartbeats of the start are through

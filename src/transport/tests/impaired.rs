@@ -34,7 +34,7 @@ impl Impaired {
             nodes.push(Node { transport, peer: Peer { node: NodeId(number), name: name.clone(), address } });
         }
         let b = nodes.remove(1);
-        let pair = Pair { a: nodes.remove(0), b, network };
+        let pair = Pair { a: nodes.remove(0), b, network, certificates: None };
         pair.acquaint();
         pair.wait_up().await;
         Self { pair, impairments }

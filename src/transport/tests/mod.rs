@@ -5,8 +5,9 @@ mod faults;
 mod impaired;
 mod processes;
 mod strangers;
+mod tls;
 
-use super::*;
+use super::{tls::tests::Certificates, *};
 use memory::Network;
 use std::sync::{
     Arc,
@@ -57,7 +58,7 @@ impl Handler for Obedient {
         })
     }
 
-    fn introduce(&self, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(&self, _: Caller, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async move {
             match &request[..] {
                 b"fail" => Err("not you".to_owned()),
@@ -79,31 +80,38 @@ struct Pair {
     a: Node,
     b: Node,
     network: Option<Network>,
+    certificates: Option<Certificates>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Memory,
     Ractor,
+    RactorOverTls,
 }
 
 const BOTH: [Kind; 2] = [Kind::Memory, Kind::Ractor];
+const ALL: [Kind; 3] = [Kind::Memory, Kind::Ractor, Kind::RactorOverTls];
 
 impl Pair {
     async fn start(kind: Kind, options: Options, handler: Arc<dyn Handler>) -> Self {
         // names differ from test to test: ractor's registries belong to the process
         let tag = rand::random::<u32>();
         let network = (kind == Kind::Memory).then(|| Network::with(options.clone(), 1));
+        let certificates = (kind == Kind::RactorOverTls).then(Certificates::new);
         let mut nodes = Vec::new();
         for number in [1, 2] {
             let name = format!("{tag:08x}-{number}");
             nodes.push(match &network {
                 Some(network) => Node::memory(network, number, &name, handler.clone()),
-                None => Node::ractor(number, &name, &options, handler.clone()).await,
+                None => {
+                    let tls = certificates.as_ref().map(|all| all.issue(&name)).unwrap_or_default();
+                    Node::ractor(number, &name, &Options { tls, ..options.clone() }, handler.clone()).await
+                }
             });
         }
         let b = nodes.remove(1);
-        let pair = Self { a: nodes.remove(0), b, network };
+        let pair = Self { a: nodes.remove(0), b, network, certificates };
         pair.acquaint();
         pair.wait_up().await;
         pair
@@ -133,8 +141,9 @@ impl Node {
     async fn ractor(number: u64, name: &str, options: &Options, handler: Arc<dyn Handler>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let transport =
-            start(options, Identity::new(name, "secret"), listener, handler, Impairments::none()).await.unwrap();
+        let tls = super::tls::Tls::open(&options.tls, name).unwrap();
+        let identity = Identity { tls, ..Identity::new(name, "secret") };
+        let transport = start(options, identity, listener, handler, Impairments::none()).await.unwrap();
         Self { transport, peer: Peer { node: NodeId(number), name: name.to_owned(), address } }
     }
 

@@ -1,0 +1,214 @@
+//! Mutual TLS on node links: each side shows a certificate of the cluster's own authority, which
+//! names the node that it is for.
+//!
+//! ```text
+//! quorate certs ─▶ Authority ─▶ PEM files ─▶ Loaded (rustls) ─┬─ connect ─▶ Channel + Caller
+//!                                              ▲ read again    └─ accept ──▶ Channel + Caller
+//!                                              └ when a file has changed
+//! ```
+//!
+//! Invariants: TLS 1.3 only, no resumption: every connection shows its certificate anew. Both sides
+//! have one, or there is no connection. Whether the name in it is the one that is claimed is for
+//! whoever hears the claim ([`Caller::may_be`]). The proof of the cluster secret comes on top.
+
+mod authority;
+mod files;
+#[cfg(test)]
+pub(super) mod tests;
+mod trust;
+
+use files::{Loaded, Stamp};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::{fmt, io, path::PathBuf, sync::Arc};
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsAcceptor, TlsConnector, TlsStream,
+    rustls::{self, AlertDescription, CertificateError, pki_types::ServerName},
+};
+
+pub use authority::{Authority, Issued};
+
+/// Where this node's certificate is. All three, or none: then links are not encrypted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// PEM file with the certificate of the cluster's authority. Several may stand in it, to change from one to another.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with this node's certificate. Read again when it has changed.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file with the private key of that certificate.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Options {
+    /// The three files, or nothing at all.
+    pub fn validate(&self) -> Result<(), String> {
+        let all =
+            [("ca_file", &self.ca_file), ("certificate_file", &self.certificate_file), ("key_file", &self.key_file)];
+        let given = all.iter().find(|(_, file)| file.is_some());
+        let missing = all.iter().find(|(_, file)| file.is_none());
+        match (given, missing) {
+            (Some((given, _)), Some((missing, _))) => {
+                Err(format!("{given} is set and {missing} is not: all three, or none"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whom a caller may claim to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// There is no TLS here: whoever knows the cluster secret.
+    Anyone,
+    /// One of those that its certificate names.
+    Named(Arc<[String]>),
+}
+
+impl Caller {
+    /// Whether it may go by this name.
+    pub fn may_be(&self, name: &str) -> bool {
+        match self {
+            Self::Anyone => true,
+            Self::Named(names) => names.iter().any(|one| one == name),
+        }
+    }
+
+    /// # Errors
+    /// It may not go by this name; one line that says who it may be.
+    pub fn check(&self, name: &str) -> Result<(), String> {
+        match self.may_be(name) {
+            true => Ok(()),
+            false => Err(format!("the certificate is for {self}, not for {name}")),
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anyone => f.write_str("anyone"),
+            Self::Named(names) if names.is_empty() => f.write_str("no name"),
+            Self::Named(names) => f.write_str(&names.join(", ")),
+        }
+    }
+}
+
+/// This node's certificate, and whom it trusts. Cloneable by `Arc`.
+#[derive(Clone)]
+pub struct Tls(Arc<Inner>);
+
+struct Inner {
+    files: files::Files,
+    name: String,
+    current: Mutex<(Stamp, Arc<Loaded>)>,
+}
+
+impl Tls {
+    /// Reads the files for the node `name`; `None` where none are set.
+    ///
+    /// # Errors
+    /// One line for the operator: a file that cannot be read, a key of another certificate, a
+    /// certificate of another authority, of another node, or out of date.
+    pub fn open(options: &Options, name: &str) -> Result<Option<Self>, String> {
+        options.validate().map_err(|error| format!("transport.tls: {error}"))?;
+        let (Some(ca), Some(certificate), Some(key)) = (&options.ca_file, &options.certificate_file, &options.key_file)
+        else {
+            return Ok(None);
+        };
+        let files = files::Files { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() };
+        let current = Mutex::new(files.load(name)?);
+        Ok(Some(Self(Arc::new(Inner { files, name: name.to_owned(), current }))))
+    }
+
+    /// What is in the files now. Where that cannot be used, what was in them before: a renewal that
+    /// goes wrong must not cut off a node whose certificate is good.
+    fn current(&self) -> Arc<Loaded> {
+        let inner = &self.0;
+        let mut current = inner.current.lock();
+        if inner.files.stamp() != current.0 {
+            match inner.files.load(&inner.name) {
+                Ok(loaded) => {
+                    tracing::info!(not_after = %loaded.1.not_after, "the certificate of the node links was renewed");
+                    *current = loaded;
+                }
+                Err(error) => tracing::warn!("certificates changed, and those from before stay in use: {error}"),
+            }
+        }
+        current.1.clone()
+    }
+
+    /// The dialling side. Deadlines are the caller's.
+    ///
+    /// # Errors
+    /// The connection broke, or one of the two does not trust the other; [`Failure`] has words for it.
+    pub async fn connect(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Caller)> {
+        let loaded = self.current();
+        // No name is sent: whose certificate it is gets looked at afterwards, by the name that is claimed.
+        let nobody = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
+        let stream = TlsConnector::from(loaded.client.clone()).connect(nobody, stream).await?;
+        let caller = caller(stream.get_ref().1)?;
+        Ok((TlsStream::Client(stream), caller))
+    }
+
+    /// The accepting side. Deadlines are the caller's.
+    ///
+    /// # Errors
+    /// As of [`Tls::connect`].
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Caller)> {
+        let loaded = self.current();
+        let stream = TlsAcceptor::from(loaded.server.clone()).accept(stream).await?;
+        let caller = caller(stream.get_ref().1)?;
+        Ok((TlsStream::Server(stream), caller))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+fn caller(connection: &rustls::CommonState) -> io::Result<Caller> {
+    let certificate = connection.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.ok_or_else(|| io::Error::other("a peer without a certificate was let in"))?;
+    let named = files::Leaf::parse(certificate).map_err(io::Error::other)?;
+    Ok(Caller::Named(named.names.into()))
+}
+
+/// Why a connection came to nothing, if it is TLS that failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The peer does not speak TLS.
+    OneSided,
+    /// In words, after the peer's address.
+    Other(String),
+}
+
+impl Failure {
+    pub fn of(error: &io::Error) -> Option<Self> {
+        use CertificateError as Bad;
+        use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage, NoCertificatesPresented};
+        let text = match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+            InvalidMessage(rustls::InvalidMessage::InvalidContentType)
+            | AlertReceived(AlertDescription::UnexpectedMessage) => return Some(Self::OneSided),
+            InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
+                "its certificate is of an authority that is not in transport.tls.ca_file"
+            }
+            InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
+                "its certificate has expired, or the clock of this node is wrong"
+            }
+            InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
+                "its certificate is not valid yet, or the clock of this node is wrong"
+            }
+            AlertReceived(AlertDescription::UnknownCA | AlertDescription::DecryptError) => {
+                "it does not trust the authority of this node's certificate"
+            }
+            AlertReceived(AlertDescription::CertificateExpired) => "it takes this node's certificate for expired",
+            NoCertificatesPresented => "it shows no certificate",
+            other => return Some(Self::Other(format!("TLS: {other}"))),
+        };
+        Some(Self::Other(text.into()))
+    }
+}
