@@ -6,8 +6,8 @@ use tokio::net::TcpListener;
 
 /// Starts a node with the shop and its payment gateway on it.
 pub(super) async fn start(config: Config, allow_faults: bool) -> Result<Cluster, StartError> {
-    let gateway = config.gateway.clone();
-    let builder = ingress::shop::register_configured(Cluster::builder(config), &gateway);
+    let (gateway, outbound) = (config.gateway.clone(), config.outbound.clone());
+    let builder = ingress::shop::register_configured(Cluster::builder(config), &gateway, &outbound);
     let mut builder = builder.map_err(|invalid| StartError::Config(invalid.to_string()))?;
     if allow_faults {
         tracing::warn!("this node was started with --allow-faults: whoever reaches its HTTP interface can break it");

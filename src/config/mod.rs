@@ -64,6 +64,8 @@ pub struct Config {
     pub http: crate::ingress::Options,
     /// The card gateway behind payments.
     pub gateway: crate::gateway::Options,
+    /// Requests to card gateways and webhook receivers.
+    pub outbound: crate::outbound::Options,
     /// Logs and metrics.
     pub telemetry: crate::telemetry::Options,
 }

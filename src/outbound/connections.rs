@@ -1,6 +1,6 @@
 //! Connections to one host: dialled when needed, kept while they are idle, within a bound.
 
-use super::Error;
+use super::{Error, Origin, Trust};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -10,7 +10,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use std::{fmt::Display, time::Duration};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// Idle connections that are kept; one more is closed after its answer.
 const IDLE_MAX: usize = 32;
@@ -20,15 +23,16 @@ pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 pub type Outgoing = Request<Full<Bytes>>;
 
 pub struct Connections {
-    /// `host:port`
-    authority: String,
+    origin: Origin,
+    trust: Trust,
+    /// For TLS, too.
     connect_timeout: Duration,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
 impl Connections {
-    pub fn new(authority: String, connect_timeout: Duration) -> Self {
-        Self { authority, connect_timeout, idle: Mutex::default() }
+    pub fn new(origin: Origin, trust: Trust, connect_timeout: Duration) -> Self {
+        Self { origin, trust, connect_timeout, idle: Mutex::default() }
     }
 
     /// Sends a request once and reads the whole answer. An error says nothing about whether it was
@@ -72,17 +76,30 @@ impl Connections {
     }
 
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
-        let unreachable = |why: &dyn Display| Error(format!("cannot be reached: {why}"));
-        let dialled = tokio::time::timeout(self.connect_timeout, TcpStream::connect(&self.authority)).await;
-        let stream = dialled.map_err(|_| unreachable(&format_args!("not within {:?}", self.connect_timeout)))?;
-        let stream = stream.map_err(|error| unreachable(&error))?;
-        // Small requests and answers take turns: waiting to fill a packet would only delay them.
-        stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
-        // Ends with the sender; what goes wrong on it reaches whoever waits for the answer.
-        tokio::spawn(connection);
-        Ok(sender)
+        let dialled = tokio::time::timeout(self.connect_timeout, self.connect()).await;
+        let late = |_| format!("not within {:?}", self.connect_timeout);
+        dialled.map_err(late).flatten().map_err(|why| Error(format!("cannot be reached: {why}")))
     }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+        let stream = TcpStream::connect(self.origin.address()).await.map_err(|error| error.to_string())?;
+        // Small requests and answers take turns: waiting to fill a packet would only delay them.
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        match self.origin.is_https {
+            true => begin(self.trust.secure(&self.origin.host, stream).await?).await,
+            false => begin(stream).await,
+        }
+    }
+}
+
+async fn begin<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    // Ends with the sender; what goes wrong on it reaches whoever waits for the answer.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 fn broken(error: impl Display) -> Error {
@@ -106,9 +123,9 @@ mod tests {
 
     /// A server whose answers are as long as the path says; counts its connections. With a
     /// barrier, it answers only when so many have asked.
-    async fn server(together: usize) -> (String, Arc<AtomicUsize>) {
+    async fn server(together: usize) -> (Connections, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let authority = listener.local_addr().expect("an address").to_string();
+        let connections = to(&listener);
         let (accepted, barrier) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(together)));
         let count = accepted.clone();
         tokio::spawn(async move {
@@ -127,7 +144,13 @@ mod tests {
                 tokio::spawn(Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        (authority, accepted)
+        (connections, accepted)
+    }
+
+    fn to(listener: &TcpListener) -> Connections {
+        let address = listener.local_addr().expect("an address");
+        let origin = Origin { is_https: false, host: address.ip().to_string(), port: address.port() };
+        Connections::new(origin, Trust::system(), CONNECT_TIMEOUT)
     }
 
     fn request(path: &str) -> Outgoing {
@@ -137,8 +160,7 @@ mod tests {
     #[tokio::test]
     async fn idle_connections_are_reused_within_their_bound() {
         let many = IDLE_MAX + 8;
-        let (authority, accepted) = server(many).await;
-        let connections = Connections::new(authority, CONNECT_TIMEOUT);
+        let (connections, accepted) = server(many).await;
         for _ in 0..2 {
             let all = futures::future::join_all((0..many).map(|_| connections.exchange(request("/1")))).await;
             assert!(all.iter().all(Result::is_ok), "{all:?}");
@@ -150,8 +172,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_without_end_is_not_read() {
-        let (authority, _) = server(1).await;
-        let connections = Connections::new(authority, CONNECT_TIMEOUT);
+        let (connections, _) = server(1).await;
         assert!(connections.exchange(request(&format!("/{ANSWER_BYTES_MAX}"))).await.is_ok());
         let endless = connections.exchange(request(&format!("/{}", ANSWER_BYTES_MAX + 1))).await;
         assert!(endless.is_err(), "{endless:?}");
@@ -162,9 +183,8 @@ mod tests {
     #[tokio::test]
     async fn a_host_that_is_not_there_is_said_to_be_out_of_reach() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let authority = listener.local_addr().expect("an address").to_string();
+        let connections = to(&listener);
         drop(listener);
-        let connections = Connections::new(authority, CONNECT_TIMEOUT);
         let refused = connections.exchange(request("/1")).await;
         assert!(matches!(&refused, Err(Error(why)) if why.contains("cannot be reached")), "{refused:?}");
     }

@@ -2,11 +2,19 @@
 
 use std::fmt;
 
+/// Whom connections are made to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    pub is_https: bool,
+    /// As it stands in the URL, an IPv6 address in brackets.
+    pub host: String,
+    pub port: u16,
+}
+
 /// Where requests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpUrl {
-    /// `host:port`
-    pub authority: String,
+    pub origin: Origin,
     /// Begins with a slash.
     pub path_and_query: String,
 }
@@ -15,7 +23,6 @@ pub struct HttpUrl {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadUrl {
     Malformed,
-    Https,
     NotHttp,
     NoHost,
     Credentials,
@@ -25,11 +32,11 @@ pub enum BadUrl {
 impl HttpUrl {
     pub fn parse(url: &str) -> Result<Self, BadUrl> {
         let uri: hyper::Uri = url.parse().map_err(|_| BadUrl::Malformed)?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(BadUrl::Https),
+        let is_https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
             _ => return Err(BadUrl::NotHttp),
-        }
+        };
         let authority = uri.authority().ok_or(BadUrl::NoHost)?;
         if authority.as_str().contains('@') {
             return Err(BadUrl::Credentials);
@@ -42,17 +49,35 @@ impl HttpUrl {
             return Err(BadUrl::Fragment);
         }
         let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let authority = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-        Ok(Self { authority, path_and_query })
+        let port = authority.port_u16().unwrap_or(standard_port(is_https));
+        Ok(Self { origin: Origin { is_https, host: authority.host().to_owned(), port }, path_and_query })
     }
+}
+
+impl Origin {
+    /// `host:port`, to connect to.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// What the header `Host` says: a port that goes without saying is left out (RFC 9110, 7.2).
+    pub fn host_header(&self) -> String {
+        match self.port == standard_port(self.is_https) {
+            true => self.host.clone(),
+            false => self.address(),
+        }
+    }
+}
+
+fn standard_port(is_https: bool) -> u16 {
+    if is_https { 443 } else { 80 }
 }
 
 impl fmt::Display for BadUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "not a URL",
-            Self::Https => "this build has no TLS client",
-            Self::NotHttp => "not an http:// URL",
+            Self::NotHttp => "neither an https:// nor an http:// URL",
             Self::NoHost => "names no host",
             Self::Credentials => "must not carry credentials",
             Self::Fragment => "must not have a fragment",
@@ -66,16 +91,23 @@ mod tests {
 
     #[test]
     fn an_address_may_have_a_path_a_query_and_no_port() {
-        let parsed = |url: &str| HttpUrl::parse(url).map(|url| (url.authority, url.path_and_query)).expect("a URL");
-        assert_eq!(parsed("http://pay.example"), ("pay.example:80".into(), "/".into()));
-        assert_eq!(parsed("http://127.0.0.1:8443/in?a=1&b"), ("127.0.0.1:8443".into(), "/in?a=1&b".into()));
-        assert_eq!(parsed("http://[::1]:9"), ("[::1]:9".into(), "/".into()));
+        for (url, address, host, path) in [
+            ("http://pay.example", "pay.example:80", "pay.example", "/"),
+            ("https://pay.example", "pay.example:443", "pay.example", "/"),
+            ("https://pay.example:80/", "pay.example:80", "pay.example:80", "/"),
+            ("http://127.0.0.1:8443/in?a=1&b", "127.0.0.1:8443", "127.0.0.1:8443", "/in?a=1&b"),
+            ("HTTPS://[::1]:9", "[::1]:9", "[::1]:9", "/"),
+        ] {
+            let parsed = HttpUrl::parse(url).expect("a URL");
+            let of = &parsed.origin;
+            assert_eq!((&*of.address(), &*of.host_header(), &*parsed.path_and_query), (address, host, path), "{url}");
+            assert_eq!(of.is_https, url.to_lowercase().starts_with("https"), "{url}");
+        }
     }
 
     #[test]
     fn what_cannot_be_sent_to_is_refused_with_the_reason() {
         for (url, why) in [
-            ("https://x/y", BadUrl::Https),
             ("ftp://x", BadUrl::NotHttp),
             ("/path", BadUrl::NotHttp),
             ("http://", BadUrl::Malformed),

@@ -38,6 +38,7 @@ use crate::{
     cluster::{Builder, Extension, TaskQueue},
     commerce::{Order, Payment, Reservation},
     entity::Retry,
+    outbound::Trust,
 };
 use announcement::Announcement;
 use copy::{Copies, Copy};
@@ -56,8 +57,8 @@ const ANNOUNCE_RETRY: Retry =
     Retry { attempts_max: 10_000, backoff_min_ms: 100, backoff_max_ms: 30_000, attempt_timeout_ms: 30_000 };
 
 /// Registers what webhooks need. After the shop's entities, of which they tell; the queues may be
-/// changed after it, under [`delivery::handler`].
-pub fn register(mut builder: Builder) -> Builder {
+/// changed after it, under [`delivery::handler`]. Receivers with https must be certified by one of `trust`.
+pub fn register(mut builder: Builder, trust: Trust) -> Builder {
     let queue = TaskQueue { concurrency: Some(CONCURRENCY), retry: RETRY, ..TaskQueue::default() };
     for slot in 0..ENDPOINTS_MAX {
         builder = builder.task_queue(&delivery::handler(slot), queue.clone());
@@ -69,16 +70,16 @@ pub fn register(mut builder: Builder) -> Builder {
         .entity::<Delivery>()
         .entity::<Announcement>()
         .task_queue(announcement::HANDLER, patient)
-        .extend(on_node)
+        .extend(move |node| on_node(node, &trust))
 }
 
-fn on_node(node: &mut Extension<'_>) {
+fn on_node(node: &mut Extension<'_>, trust: &Trust) {
     let copy = Arc::new(Copy::default());
     let announcer = Arc::new(Announcer::new(copy.clone()));
     node.tap::<Order>(announcer.clone());
     node.tap::<Payment>(announcer.clone());
     node.tap::<Reservation>(announcer);
-    let sender = Arc::new(Sender::new(node.node(), copy.clone()));
+    let sender = Arc::new(Sender::new(node.node(), copy.clone(), trust.clone()));
     for slot in 0..ENDPOINTS_MAX {
         let sender = sender.clone();
         node.task_handler(&delivery::handler(slot), move |_, round| {

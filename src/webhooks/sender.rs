@@ -12,7 +12,7 @@ use crate::{
     cluster::{Consistency, NodeHandle, Recorded, TaskError},
     commerce::{Order, Payment, Reservation},
     entity::Entity,
-    outbound::{Connections, HttpUrl},
+    outbound::{Connections, HttpUrl, Origin, Trust},
 };
 use bytes::Bytes;
 use http_body_util::Full;
@@ -37,7 +37,8 @@ const PAGE: usize = 500;
 pub struct Sender {
     node: NodeHandle,
     copy: Arc<Copy>,
-    connections: Mutex<HashMap<String, Arc<Connections>>>,
+    trust: Trust,
+    connections: Mutex<HashMap<Origin, Arc<Connections>>>,
 }
 
 /// An event on its way.
@@ -47,8 +48,8 @@ struct Message {
 }
 
 impl Sender {
-    pub fn new(node: NodeHandle, copy: Arc<Copy>) -> Self {
-        Self { node, copy, connections: Mutex::default() }
+    pub fn new(node: NodeHandle, copy: Arc<Copy>, trust: Trust) -> Self {
+        Self { node, copy, trust, connections: Mutex::default() }
     }
 
     /// # Errors
@@ -130,7 +131,7 @@ impl Sender {
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let signature = signatures(endpoint.secrets_at(now_ms), &id, now.as_secs(), &body);
         let request = Request::post(url.path_and_query.as_str())
-            .header(header::HOST, url.authority.as_str())
+            .header(header::HOST, url.origin.host_header())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, concat!("quorate/", env!("CARGO_PKG_VERSION")))
             .header("webhook-id", id)
@@ -138,7 +139,7 @@ impl Sender {
             .header("webhook-signature", signature)
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| format!("cannot be sent: {error}"))?;
-        let (status, _) = self.connections(&url.authority).send(request).await.map_err(|error| error.to_string())?;
+        let (status, _) = self.connections(&url.origin).send(request).await.map_err(|error| error.to_string())?;
         match status {
             status if status.is_success() => Ok(()),
             status if status.is_redirection() => {
@@ -148,14 +149,14 @@ impl Sender {
         }
     }
 
-    fn connections(&self, authority: &str) -> Arc<Connections> {
+    fn connections(&self, origin: &Origin) -> Arc<Connections> {
         let mut open = self.connections.lock();
-        if !open.contains_key(authority) && open.len() >= usize::from(ENDPOINTS_MAX) {
+        if !open.contains_key(origin) && open.len() >= usize::from(ENDPOINTS_MAX) {
             // Endpoints have moved; those in use are opened again.
             open.clear();
         }
-        let new = || Arc::new(Connections::new(authority.to_owned(), CONNECT_TIMEOUT));
-        open.entry(authority.to_owned()).or_insert_with(new).clone()
+        let new = || Arc::new(Connections::new(origin.clone(), self.trust.clone(), CONNECT_TIMEOUT));
+        open.entry(origin.clone()).or_insert_with(new).clone()
     }
 }
 

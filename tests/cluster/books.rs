@@ -8,6 +8,7 @@ use crate::{
     audit::{answered, read_until},
     cards::{REQUEST_TIMEOUT, accounts, cluster_at, dice},
     harness::{Cluster, Node, Response, turn, wait_until},
+    https::Https,
     shop::Customer,
     till::{Fault, Intent, Till, assert_agrees},
 };
@@ -54,8 +55,9 @@ fn bad_day(key: &str, seen: u32) -> Fault {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_5000_orders_at_a_bad_gateway_every_one_ends_and_the_books_agree_to_the_unit() {
     let _turn = turn().await;
-    let till = Till::open(bad_day).await;
-    let cluster = cluster_at(&till).await;
+    let https = Https::new();
+    let till = Till::open_at(https.listen().await, bad_day);
+    let cluster = cluster_at(&till, &https).await;
     stock_up(&cluster).await;
     let shop = Shop::open(&cluster);
     for (victim, part) in [(0, 3), (1, 2)] {

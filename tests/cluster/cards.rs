@@ -5,6 +5,7 @@
 
 use crate::{
     harness::Cluster,
+    https::Https,
     till::{API_KEY, Intent, Till},
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -12,12 +13,13 @@ use std::{collections::BTreeMap, time::Duration};
 /// What a node waits for an answer of the gateway.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Three nodes that charge cards at `till`.
-pub async fn cluster_at(till: &Till) -> Cluster {
+/// Three nodes that charge cards at `till`, which has its certificate of `https`.
+pub async fn cluster_at(till: &Till, https: &Https) -> Cluster {
     let keys = [
         "gateway.kind=http".to_owned(),
         format!("gateway.base_url={}", till.url),
         format!("gateway.api_key={API_KEY}"),
+        format!("outbound.ca_file={}", https.ca_file().display()),
         format!("gateway.request_timeout={}ms", REQUEST_TIMEOUT.as_millis()),
     ];
     let arguments: Vec<&str> = keys.iter().flat_map(|key| ["--set", key]).collect();

@@ -15,6 +15,9 @@ mod events;
 mod frozen;
 mod garbage;
 mod harness;
+#[path = "../it/http/https.rs"]
+#[allow(dead_code, reason = "it can do more than these scenarios ask of it")]
+mod https;
 mod kills;
 mod members;
 mod quorum;

@@ -7,6 +7,7 @@ use crate::{
     audit::{answered, read_until},
     cards::{accounts, cluster_at, dice},
     harness::{Cluster, Node, PATIENCE, turn, wait_until},
+    https::Https,
     shop::Customer,
     till::{Fault, Intent, Till, assert_agrees},
 };
@@ -113,8 +114,9 @@ async fn rush(shelves: &[Shelf], lines: fn(usize) -> Vec<&'static str>) {
     let turnstile = Arc::new(Turnstile::default());
     let gate = turnstile.clone();
     let temper = move |key: &str, seen: u32| if gate.admits(key) { busy_day(key, seen) } else { Fault::Instead(503) };
-    let till = Till::open(temper).await;
-    let cluster = cluster_at(&till).await;
+    let https = Https::new();
+    let till = Till::open_at(https.listen().await, temper);
+    let cluster = cluster_at(&till, &https).await;
     for shelf in shelves {
         let path = format!("/v1/inventory/{}", shelf.sku);
         let put = cluster.node(0).put(&path, &json!({"on_hand": shelf.on_hand})).await;

@@ -9,6 +9,7 @@ mod every_post;
 mod evidence;
 mod faults;
 mod gateway;
+mod https;
 mod idempotency;
 mod inventory;
 mod lists;

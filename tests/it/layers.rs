@@ -53,6 +53,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "telemetry::Options",
             "ingress::Options",
             "gateway::Options",
+            "outbound::Options",
         ],
     ),
     (
@@ -76,7 +77,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("outbound", &[]),
     // The runtime knows taps, and nothing of webhooks.
     ("webhooks", &["entity", "commerce", "cluster", "Cluster", "outbound"]),
-    ("ingress", &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "telemetry", "webhooks"]),
+    (
+        "ingress",
+        &["entity", "commerce", "cluster", "Cluster", "config", "gateway", "outbound", "telemetry", "webhooks"],
+    ),
     // It knows a cluster as its clients do; nothing that runs in production knows it.
     ("chaos", &["cli::http", "ingress::identity", "sabotage"]),
     // What builds for use do not have: it runs what the modules have beside them for it.
@@ -132,7 +136,8 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("foca", &["membership"]),
     ("sled", &["storage"]),
     ("ractor_cluster", &["transport"]),
-    ("tokio_rustls", &["transport"]),
+    ("tokio_rustls", &["transport", "outbound"]),
+    ("rustls_native_certs", &["outbound"]),
     ("rcgen", &["transport"]),
     ("x509_parser", &["transport"]),
     ("ractor", &["shard", "transport"]),

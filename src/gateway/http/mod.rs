@@ -15,7 +15,7 @@ use super::{Error, Invalid, Options, PaymentGateway};
 use crate::{
     commerce::gateway::{GatewayRequest, GatewayResponse},
     config::Secret,
-    outbound::{BadUrl, Connections, HttpUrl, Outgoing},
+    outbound::{BadUrl, Connections, HttpUrl, Origin, Outgoing, Trust},
 };
 use call::Call;
 use hyper::{Method, Request, header};
@@ -33,11 +33,11 @@ pub struct HttpGateway {
 }
 
 impl HttpGateway {
-    /// Connects only when the first request is sent.
+    /// Connects only when the first request is sent. What is https must be certified by one of `trust`.
     ///
     /// # Errors
     /// The first of [`Options::problems`].
-    pub fn new(options: &Options) -> Result<Self, Invalid> {
+    pub fn new(options: &Options, trust: Trust) -> Result<Self, Invalid> {
         if let Some(problem) = options.problems().into_iter().next() {
             return Err(problem);
         }
@@ -48,7 +48,7 @@ impl HttpGateway {
         };
         let base = options.base_url.as_deref().and_then(|url| BaseUrl::parse(url).ok()).ok_or_else(incomplete)?;
         let bearer = options.api_key.as_ref().and_then(bearer).ok_or_else(incomplete)?;
-        let connections = Connections::new(base.authority.clone(), options.connect_timeout);
+        let connections = Connections::new(base.origin.clone(), trust, options.connect_timeout);
         Ok(Self { base, bearer, connections, request_timeout: options.request_timeout })
     }
 
@@ -57,7 +57,7 @@ impl HttpGateway {
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(uri)
-            .header(header::HOST, &self.base.authority)
+            .header(header::HOST, self.base.origin.host_header())
             .header(header::ACCEPT, "application/json")
             .header(header::AUTHORIZATION, self.bearer.clone());
         if call.method == Method::POST {
@@ -89,8 +89,7 @@ impl PaymentGateway for HttpGateway {
 /// Where a gateway is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BaseUrl {
-    /// `host:port`
-    authority: String,
+    origin: Origin,
     /// What stands before `/v1`; empty or `/…` without a slash at its end.
     prefix: String,
 }
@@ -103,10 +102,10 @@ impl BaseUrl {
             BadUrl::Fragment => ONLY.to_owned(),
             other => other.to_string(),
         })?;
-        let HttpUrl { authority, path_and_query } = address;
+        let HttpUrl { origin, path_and_query } = address;
         match path_and_query.contains('?') {
             true => Err(ONLY.to_owned()),
-            false => Ok(Self { authority, prefix: path_and_query.trim_end_matches('/').to_owned() }),
+            false => Ok(Self { origin, prefix: path_and_query.trim_end_matches('/').to_owned() }),
         }
     }
 }
@@ -129,9 +128,10 @@ mod tests {
 
     #[test]
     fn an_address_may_have_a_path_and_no_port() {
-        let parsed = |url: &str| BaseUrl::parse(url).map(|base| (base.authority, base.prefix)).expect("a base URL");
+        let parsed =
+            |url: &str| BaseUrl::parse(url).map(|base| (base.origin.address(), base.prefix)).expect("a base URL");
         assert_eq!(parsed("http://pay.example"), ("pay.example:80".into(), String::new()));
         assert_eq!(parsed("http://127.0.0.1:8443/stripe/"), ("127.0.0.1:8443".into(), "/stripe".into()));
-        assert_eq!(parsed("http://[::1]:9"), ("[::1]:9".into(), String::new()));
+        assert_eq!(parsed("https://[::1]/a/b"), ("[::1]:443".into(), "/a/b".into()));
     }
 }

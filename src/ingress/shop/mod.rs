@@ -23,6 +23,7 @@ use crate::{
     cluster::Builder,
     commerce::{self, Order, Payment, Reservation, Stock},
     gateway::{self, HttpGateway, PaymentGateway, Sandbox},
+    outbound::{self, Trust},
     webhooks as hooks,
 };
 use axum::{
@@ -37,23 +38,37 @@ pub fn register(builder: Builder) -> Builder {
 
 /// Registers the shop's entities and webhooks with a payment gateway of one's own. The same on every node.
 pub fn register_with(builder: Builder, gateway: impl PaymentGateway) -> Builder {
+    register_trusting(builder, gateway, Trust::system())
+}
+
+/// The same, for webhook receivers that are certified by one of `trust`.
+pub fn register_trusting(builder: Builder, gateway: impl PaymentGateway, trust: Trust) -> Builder {
     let builder = builder
         .entity::<Order>()
         .entity::<Payment>()
         .entity::<Stock>()
         .entity::<Reservation>()
         .task_handler(commerce::gateway::HANDLER, gateway::handler(gateway));
-    hooks::register(builder)
+    hooks::register(builder, trust)
 }
 
-/// Registers the shop's entities with the payment gateway of the configuration.
+/// Registers the shop's entities and webhooks as the sections `[gateway]` and `[outbound]` of a configuration say.
 ///
 /// # Errors
-/// The first contradiction in `options`.
-pub fn register_configured(builder: Builder, options: &gateway::Options) -> Result<Builder, gateway::Invalid> {
-    Ok(match options.kind {
-        gateway::Kind::Sandbox => register(builder),
-        gateway::Kind::Http => register_with(builder, HttpGateway::new(options)?),
+/// The first contradiction in `gateway`, or a file of `outbound` that cannot be used.
+pub fn register_configured(
+    builder: Builder,
+    gateway: &gateway::Options,
+    outbound: &outbound::Options,
+) -> Result<Builder, gateway::Invalid> {
+    let trust = Trust::of(outbound).map_err(|what| gateway::Invalid {
+        keys: &["outbound.ca_file"],
+        what,
+        fix: "name a PEM file that this user can read",
+    })?;
+    Ok(match gateway.kind {
+        gateway::Kind::Sandbox => register_trusting(builder, Sandbox, trust),
+        gateway::Kind::Http => register_trusting(builder, HttpGateway::new(gateway, trust.clone())?, trust),
     })
 }
 

@@ -3,15 +3,19 @@
 //! unit.
 
 use super::{
-    Answer, Shop, order, paid_with,
+    Answer, Shop,
+    https::Https,
+    order, paid_with,
     till::{API_KEY, Fault, Intent, Till, assert_agrees},
 };
 use futures::future::join_all;
 use quorate::{
     Cluster,
+    commerce::gateway::{GatewayRequest, GatewayResponse, Operation},
     config::Secret,
-    gateway::{HttpGateway, Kind, Options},
+    gateway::{Error, HttpGateway, Kind, Options, PaymentGateway as _},
     ingress,
+    outbound::{self, Trust},
     transport::memory::Network,
 };
 use serde_json::{Value, json};
@@ -34,7 +38,8 @@ fn options(till: &Till) -> Options {
 
 /// As a node that is configured so makes it.
 async fn shop_at(till: &Till, nodes: usize) -> Shop {
-    let builder = ingress::shop::register_configured(Cluster::in_memory(nodes), &options(till));
+    let builder =
+        ingress::shop::register_configured(Cluster::in_memory(nodes), &options(till), &outbound::Options::default());
     Shop::start_on(builder.expect("valid options"), nodes).await
 }
 
@@ -167,7 +172,7 @@ async fn every_payment_ends_and_the_gateways_books_agree_to_the_unit() {
 async fn orders_are_charged_once_while_a_node_is_cut_off_and_the_gateway_has_a_bad_day() {
     let till = Till::open(bad_day).await;
     let network = Network::new();
-    let gateway = HttpGateway::new(&options(&till)).expect("valid options");
+    let gateway = HttpGateway::new(&options(&till), Trust::system()).expect("valid options");
     let builder = ingress::shop::register_with(Cluster::in_memory_over(network.clone(), 3), gateway);
     let shop = Shop::start_on(builder, 3).await;
     shop.stock("mug", 100).await;
@@ -265,9 +270,11 @@ async fn the_gateway_is_told_what_the_payment_is_for_and_who_asks() {
     shop.stop().await;
 
     let keyless = Options { api_key: None, ..options(&till) };
-    assert!(ingress::shop::register_configured(Cluster::in_memory(1), &keyless).is_err());
+    assert!(
+        ingress::shop::register_configured(Cluster::in_memory(1), &keyless, &outbound::Options::default()).is_err()
+    );
     let stranger = Options { api_key: Some(Secret::new("sk_wrong")), ..options(&till) };
-    let gateway = HttpGateway::new(&stranger).expect("valid options");
+    let gateway = HttpGateway::new(&stranger, Trust::system()).expect("valid options");
     let shop = Shop::start_on(ingress::shop::register_with(Cluster::in_memory(1), gateway), 1).await;
     let created = surely(&shop, 0, "/v1/payments", "k1", &payment(7, "pm_any", false)).await.is(201);
     let path = format!("/v1/payments/{}", created.text("id"));
@@ -287,4 +294,85 @@ async fn a_capture_that_the_gateway_declines_leaves_the_authorization_standing()
     surely(&shop, 0, &void, "k2", &json!({})).await.is(200);
     agrees(&till, &settled(&shop, created.text("id"), "it is voided").await);
     shop.stop().await;
+}
+
+/// An attempt to authorize, on its own.
+async fn attempt(till: &Till, trust: Trust) -> Result<GatewayResponse, Error> {
+    let request = GatewayRequest {
+        operation: Operation::Authorize,
+        key: "pay_1:authorize".into(),
+        payment_method: "pm_any".into(),
+        amount: serde_json::from_value(usd(500)).expect("money"),
+        authorization: None,
+        metadata: std::collections::BTreeMap::new(),
+    };
+    HttpGateway::new(&options(till), trust).expect("valid options").attempt(&request, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_https_is_paid_through_a_bad_day() {
+    let https = Https::new();
+    let till = Till::open_at(https.listen().await, bad_day);
+    let builder =
+        ingress::shop::register_configured(Cluster::in_memory(3), &options(&till), &https.outbound()).expect("valid");
+    let shop = Shop::start_on(builder, 3).await;
+    let pay = async |number: usize| {
+        let body = payment(500 + number as i64, "pm_any", true);
+        surely(&shop, number % 3, "/v1/payments", &format!("p-{number}"), &body).await.is(201).text("id").to_owned()
+    };
+    for id in join_all((0..30).map(pay)).await {
+        let paid = settled(&shop, &id, "it ends").await;
+        assert_eq!(paid["status"], "captured", "{paid}");
+        agrees(&till, &paid);
+    }
+    let ledger = till.ledger();
+    assert_eq!(ledger.offences, Vec::<String>::new());
+    assert!(ledger.seen.values().any(|seen| *seen > 1), "the day was bad");
+    drop(ledger);
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_certificate_is_not_good_is_sent_nothing() {
+    let https = Https::new();
+    let trust = || Trust::of(&https.outbound()).expect("an authority");
+    let sound = Till::open_at(https.listen().await, |_, _| Fault::None);
+    assert!(matches!(attempt(&sound, trust()).await, Ok(GatewayResponse::Approved { .. })));
+    let others = Https::new();
+    let elsewhere = Till::open_at(https.listen_as("pay.example").await, |_, _| Fault::None);
+    let foreign = Till::open_at(others.listen().await, |_, _| Fault::None);
+    let mut plain = Till::open(|_, _| Fault::None).await;
+    plain.url = plain.url.replace("http://", "https://");
+    for (till, trust, why) in [
+        (&elsewhere, trust(), "its certificate is for another name"),
+        (&foreign, trust(), "its certificate is of an authority that is not trusted here"),
+        (&sound, Trust::of(&others.outbound()).expect("an authority"), "of an authority that is not trusted here"),
+        (&plain, trust(), "it does not speak TLS"),
+    ] {
+        let error = attempt(till, trust).await.expect_err(why);
+        let Error::Unanswered(text) = &error else { panic!("it may be mended: {error:?}") };
+        assert!(text.starts_with("the gateway: cannot be reached: ") && text.contains(why), "{text}");
+    }
+    for till in [&elsewhere, &foreign, &plain] {
+        assert!(till.ledger().seen.is_empty(), "not even the key of an operation");
+    }
+}
+
+#[test]
+fn an_authority_that_cannot_be_read_is_refused_at_the_start() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("ca.crt");
+    for (text, why) in [
+        (None, "No such file"),
+        (Some(""), "holds no certificate in PEM form"),
+        (Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "outbound.ca_file"),
+    ] {
+        if let Some(text) = text {
+            std::fs::write(&file, text).expect("written");
+        }
+        let outbound = outbound::Options { ca_file: Some(file.clone()) };
+        let refused = ingress::shop::register_configured(Cluster::in_memory(1), &Options::default(), &outbound);
+        let error = refused.map(drop).expect_err("no authority").to_string();
+        assert!(error.contains("`outbound.ca_file` = ") && error.contains(why), "{error}");
+    }
 }

@@ -1,6 +1,7 @@
 //! A receiver of webhooks of the tests' own: an HTTP server on loopback with a temper, which checks
 //! signatures by itself and writes down what comes.
 
+use super::https::{Door, Entered};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
@@ -13,7 +14,7 @@ use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +57,14 @@ struct Desk {
 
 impl Receiver {
     pub async fn open(temper: impl Fn(&Value, u32) -> Fault + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
-        let url = format!("http://{}/hooks?of=shop", listener.local_addr().expect("an address"));
+        Self::open_at(Door::open().await, temper)
+    }
+
+    pub fn open_at(door: Door, temper: impl Fn(&Value, u32) -> Fault + Send + Sync + 'static) -> Self {
+        let url = format!("{}/hooks?of=shop", door.url());
         let desk =
             Arc::new(Desk { temper: Mutex::new(Box::new(temper)), seen: Mutex::default(), taken: Mutex::default() });
-        let serving = tokio::spawn(serve(listener, desk.clone()));
+        let serving = tokio::spawn(serve(door, desk.clone()));
         Self { url, desk, serving }
     }
 
@@ -129,14 +133,18 @@ impl Taken {
     }
 }
 
-async fn serve(listener: TcpListener, desk: Arc<Desk>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
+async fn serve(door: Door, desk: Arc<Desk>) {
+    while let Some(knock) = door.accept().await {
         let desk = desk.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| desk.clone().answer(request));
+            let server = http1::Builder::new();
             // An error is a connection that was broken on purpose.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = match knock.enter().await {
+                Some(Entered::Plain(stream)) => server.serve_connection(TokioIo::new(stream), service).await,
+                Some(Entered::Tls(stream)) => server.serve_connection(TokioIo::new(stream), service).await,
+                None => Ok(()),
+            };
         });
     }
 }

@@ -5,6 +5,7 @@
 //! refuse as an offence: a capture beyond the authorization, a refund beyond the capture, one key
 //! for two operations.
 
+use super::https::{Door, Entered};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
@@ -16,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 pub const API_KEY: &str = "sk_test_till";
 
@@ -80,10 +81,13 @@ pub struct Intent {
 
 impl Till {
     pub async fn open(temper: impl Fn(&str, u32) -> Fault + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        Self::open_at(Door::open().await, temper)
+    }
+
+    pub fn open_at(door: Door, temper: impl Fn(&str, u32) -> Fault + Send + Sync + 'static) -> Self {
+        let url = door.url();
         let books = Arc::new(Books { temper: Mutex::new(Box::new(temper)), ledger: Mutex::default() });
-        let serving = tokio::spawn(serve(listener, books.clone()));
+        let serving = tokio::spawn(serve(door, books.clone()));
         Self { url, books, serving }
     }
 
@@ -122,14 +126,18 @@ impl Drop for Till {
     }
 }
 
-async fn serve(listener: TcpListener, books: Arc<Books>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
+async fn serve(door: Door, books: Arc<Books>) {
+    while let Some(knock) = door.accept().await {
         let books = books.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| books.clone().answer(request));
+            let server = http1::Builder::new();
             // An error is a connection that was broken on purpose.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = match knock.enter().await {
+                Some(Entered::Plain(stream)) => server.serve_connection(TokioIo::new(stream), service).await,
+                Some(Entered::Tls(stream)) => server.serve_connection(TokioIo::new(stream), service).await,
+                None => Ok(()),
+            };
         });
     }
 }

@@ -1,7 +1,9 @@
 //! Webhooks: endpoints over HTTP, and what really arrives at a receiver.
 
 use super::{
-    Answer, Shop, order,
+    Answer, Shop,
+    https::Https,
+    order,
     receiver::{Fault, Receiver},
 };
 use futures::future::join_all;
@@ -9,7 +11,9 @@ use quorate::{
     Cluster,
     cluster::TaskQueue,
     entity::Retry,
+    gateway::Sandbox,
     ingress,
+    outbound::Trust,
     transport::memory::Network,
     webhooks::announcement::{Announcement, Notice},
 };
@@ -28,8 +32,12 @@ async fn shop(nodes: usize, attempts_max: u32) -> Shop {
 }
 
 async fn shop_over(network: Network, nodes: usize, attempts_max: u32) -> Shop {
+    shop_trusting(Trust::system(), network, nodes, attempts_max).await
+}
+
+async fn shop_trusting(trust: Trust, network: Network, nodes: usize, attempts_max: u32) -> Shop {
     let retry = Retry { attempts_max, backoff_min_ms: 10, backoff_max_ms: 100, attempt_timeout_ms: 30_000 };
-    let mut builder = ingress::shop::register(Cluster::in_memory_over(network, nodes));
+    let mut builder = ingress::shop::register_trusting(Cluster::in_memory_over(network, nodes), Sandbox, trust);
     for slot in 0..4 {
         let queue = TaskQueue { retry, concurrency: Some(quorate::webhooks::CONCURRENCY), ..TaskQueue::default() };
         builder = builder.task_queue(&format!("webhook-{slot}"), queue);
@@ -371,11 +379,37 @@ async fn endpoints_are_made_read_changed_and_deleted_through_any_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_with_https_hears_all_and_one_that_is_not_trusted_hears_nothing_until_it_is() {
+    let (known, unknown) = (Https::new(), Https::new());
+    let shop = shop_trusting(Trust::of(&known.outbound()).expect("an authority"), Network::new(), 3, 10_000).await;
+    let trusted = Receiver::open_at(known.listen().await, |_, _| Fault::None);
+    let stranger = Receiver::open_at(unknown.listen().await, |_, _| Fault::None);
+    let endpoint = register(&shop, &trusted, &["order.*"]).await;
+    let other = register(&shop, &stranger, &["order.*"]).await;
+    let id = place(&shop, 1, "o-1").await;
+    trusted.wait_until("all of the order's events", |receiver| receiver.types_of(&id) == ORDER).await;
+    let secret = endpoint["secret"].as_str().expect("shown once");
+    assert!(trusted.taken().iter().all(|taken| taken.signed_with(secret).is_some()));
+    let why = "its certificate is of an authority that is not trusted here";
+    let waits = |tasks: &Value| {
+        let of = |task: &&Value| task["error"].as_str().is_some_and(|error| error.contains(why));
+        tasks["data"].as_array().is_some_and(|tasks| tasks.iter().find(of).is_some())
+    };
+    shop.wait_until("/admin/v1/tasks", "what waits says why", waits).await;
+    assert!(stranger.seen().is_empty(), "not a word went there");
+    // It moves to where it is trusted, and hears what waited.
+    change(&shop, &other, json!({"url": trusted.url.replace("of=shop", "of=moved")})).await.is(200);
+    let both = |receiver: &Receiver| receiver.seen().values().filter(|seen| **seen == 2).count() == ORDER.len();
+    trusted.wait_until("the other endpoint's events come here, too", both).await;
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_an_endpoint_is_refused_by_name() {
     let shop = shop(1, 100).await;
     let url = "http://127.0.0.1:9/";
     for (body, status, code, field) in [
-        (json!({"url": "https://shop.example/"}), 422, "validation-failed", "url"),
+        (json!({"url": "ftp://shop.example/"}), 422, "validation-failed", "url"),
         (json!({"url": "shop"}), 422, "validation-failed", "url"),
         (json!({}), 422, "validation-failed", "url"),
         (json!({"url": url, "enabled_events": ["order.comfirmed"]}), 422, "validation-failed", "enabled_events[0]"),

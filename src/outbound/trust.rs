@@ -1,0 +1,128 @@
+//! Whom the outside must be certified by: an authority of this system, or one of `[outbound]`.
+
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::{net::TcpStream, sync::OnceCell};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        self, CertificateError, ClientConfig, RootCertStore,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+/// Requests to card gateways and webhook receivers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// PEM file with authorities that card gateways and webhook receivers may have their certificates of, beside those of this system.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The authorities that are trusted. Cloneable by `Arc`.
+#[derive(Clone)]
+pub struct Trust(Arc<Inner>);
+
+struct Inner {
+    more: Vec<CertificateDer<'static>>,
+    /// Those of the system are read when they are first needed.
+    config: OnceCell<Arc<ClientConfig>>,
+}
+
+impl Trust {
+    /// Those of this system: what its package of CA certificates brings, or `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` name instead.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::and(Vec::new())
+    }
+
+    /// # Errors
+    /// `outbound.ca_file` holds no certificates; one line for the operator.
+    pub fn of(options: &Options) -> Result<Self, String> {
+        options.ca_file.as_deref().map_or(Ok(Self::system()), |file| certificates(file).map(Self::and))
+    }
+
+    fn and(more: Vec<CertificateDer<'static>>) -> Self {
+        Self(Arc::new(Inner { more, config: OnceCell::new() }))
+    }
+
+    /// TLS to `host`, as it stands in the URL. The error says what is wrong with the other side.
+    pub(super) async fn secure(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+        let unbracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let name = ServerName::try_from(unbracketed.to_owned()).map_err(|_| format!("{host} is no name for TLS"))?;
+        let config = self.config().await?;
+        TlsConnector::from(config).connect(name, stream).await.map_err(|error| describe(&error))
+    }
+
+    async fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        let load = || async {
+            let more = self.0.more.clone();
+            // Some hundred files.
+            let loaded = tokio::task::spawn_blocking(move || load(more)).await;
+            loaded.map_err(|error| error.to_string()).flatten()
+        };
+        self.0.config.get_or_try_init(load).await.cloned()
+    }
+}
+
+fn load(more: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, String> {
+    let system = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Of the many that a system has, some may be too odd to be read.
+    let (added, _) = roots.add_parsable_certificates(system.certs);
+    for certificate in more {
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if added == 0 && roots.is_empty() {
+        let why = system.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
+        return Err(format!(
+            "this system has no certificate authorities{why}; install its package of CA certificates, or name some in `outbound.ca_file`"
+        ));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+    let config = config.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let refused = |what: &dyn Display| format!("`outbound.ca_file` = {}: {what}", file.display());
+    let bytes = std::fs::read(file).map_err(|error| refused(&error))?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let all = all.map_err(|error| refused(&format_args!("no certificate in PEM form ({error})")))?;
+    if all.is_empty() {
+        return Err(refused(&"holds no certificate in PEM form"));
+    }
+    for certificate in &all {
+        RootCertStore::empty().add(certificate.clone()).map_err(|error| refused(&error))?;
+    }
+    Ok(all)
+}
+
+fn describe(error: &std::io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "its certificate is of an authority that is not trusted here; name that one in `outbound.ca_file`".into()
+        }
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => "its certificate is for another name".into(),
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        )) => "its certificate has expired".into(),
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "it does not speak TLS".into()
+        }
+        Some(other) => format!("TLS: {other}"),
+        None => format!("TLS: {error}"),
+    }
+}
