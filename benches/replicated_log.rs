@@ -86,7 +86,11 @@ impl Handler for Dispatch {
         })
     }
 
-    fn introduce(&self, _request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(
+        &self,
+        _: quorate::transport::Counterpart,
+        _request: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async { Err("nobody to introduce to".into()) })
     }
 }

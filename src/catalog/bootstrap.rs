@@ -5,7 +5,10 @@
 //! the cluster. So two clusters can never form from one list, in whatever order nodes start.
 
 use super::{ClusterId, Founding, Identity, InstanceId, Member, NodeId, View, plan};
-use crate::{entity::codec, transport::Transport};
+use crate::{
+    entity::codec,
+    transport::{Counterpart, Transport},
+};
 use bytes::Bytes;
 use futures::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -96,7 +99,7 @@ impl Bootstrap {
 
     async fn round(&self) -> Round {
         let answers = ask_all(&self.transport, &self.hello).await;
-        let clusters = answers.iter().filter_map(|(seed, hello)| Some((seed, hello.as_ref().ok()?.cluster?)));
+        let clusters = answers.iter().filter_map(|(seed, hello)| Some((seed, hello.as_ref().ok()?.0.cluster?)));
         if let Some((seed, _)) = clusters.into_iter().next() {
             return self.join(seed).await;
         }
@@ -106,7 +109,7 @@ impl Bootstrap {
             return Round::Waiting(format!("no answer from {}", silent.join(", ")));
         }
         let founders: Vec<(&str, &Hello)> =
-            answers.iter().filter_map(|(seed, hello)| Some((seed.as_str(), hello.as_ref().ok()?))).collect();
+            answers.iter().filter_map(|(seed, hello)| Some((seed.as_str(), &hello.as_ref().ok()?.0))).collect();
         if let Some((seed, other)) = founders.iter().find(|(_, h)| h.seeds != self.hello.seeds) {
             let theirs = other.seeds.iter().cloned().collect::<Vec<_>>().join(",");
             return Round::Waiting(format!("{} at {seed} lists other seeds: {theirs}", other.name));
@@ -150,10 +153,13 @@ impl Bootstrap {
         let member = self.hello.member(NodeId(0));
         let join = Introduction::Join { member, cluster: None, replace: self.replace };
         match introduce(&self.transport, seed, &join, JOIN_TIMEOUT).await {
-            Ok(Welcome::Joined { node, view }) => Round::Member(Box::new(self.identity(node, view))),
-            Ok(Welcome::Refused(why) | Welcome::NotAMember(why)) => Round::Refused(Refused(why)),
-            Ok(Welcome::NotYet(why)) => Round::Waiting(format!("{seed}: {why}")),
-            Ok(Welcome::Hello(_)) => Round::Waiting(format!("{seed} answers another question")),
+            Ok((Welcome::Joined { node, view }, by)) => match is_of(&view, &by) {
+                true => Round::Member(Box::new(self.identity(node, view))),
+                false => Round::Waiting(format!("{seed} ({by}) is no member of the cluster that it lets nodes into")),
+            },
+            Ok((Welcome::Refused(why) | Welcome::NotAMember(why), _)) => Round::Refused(Refused(why)),
+            Ok((Welcome::NotYet(why), _)) => Round::Waiting(format!("{seed}: {why}")),
+            Ok((Welcome::Hello(_), _)) => Round::Waiting(format!("{seed} answers another question")),
             Err(why) => Round::Waiting(why),
         }
     }
@@ -176,10 +182,25 @@ impl Hello {
     }
 }
 
-/// Looks for a seed of another cluster: this node's data directory does not belong here then.
-pub async fn check_cluster(transport: &Arc<dyn Transport>, hello: &Hello, mine: ClusterId) -> Result<(), Refused> {
+/// Whether it is a member of the cluster that speaks, as far as certificates tell.
+pub fn is_of(view: &View, speaker: &Counterpart) -> bool {
+    *speaker == Counterpart::Anyone || view.members.iter().any(|member| speaker.may_be(&member.name))
+}
+
+/// Looks for a seed of another cluster: this node's data directory does not belong here then. A node that
+/// serves already believes only `members`: whoever else has come by the address of a seed must not end it.
+pub async fn check_cluster(
+    transport: &Arc<dyn Transport>,
+    hello: &Hello,
+    mine: ClusterId,
+    members: Option<&View>,
+) -> Result<(), Refused> {
     for (seed, answer) in ask_all(transport, hello).await {
-        if let Some(theirs) = answer.ok().and_then(|h| h.cluster).filter(|theirs| *theirs != mine) {
+        let Ok((answer, by)) = answer else { continue };
+        if members.is_some_and(|view| !is_of(view, &by)) {
+            continue;
+        }
+        if let Some(theirs) = answer.cluster.filter(|theirs| *theirs != mine) {
             return Err(Refused(format!(
                 "the data directory of {} belongs to cluster {mine}, but the seed {seed} is a member of cluster \
                  {theirs}; start with the seeds of its own cluster, or with an empty `node.data_dir`",
@@ -190,29 +211,33 @@ pub async fn check_cluster(transport: &Arc<dyn Transport>, hello: &Hello, mine: 
     Ok(())
 }
 
-/// Tells a member of the cluster this node's present addresses, and asks whether it is still a member.
+/// Tells a member of the cluster this node's present addresses, and asks whether it is still a member. Says
+/// whom the one that answers may claim to be.
 pub async fn rejoin(
     transport: &Arc<dyn Transport>,
     seed: &str,
     member: Member,
     cluster: ClusterId,
-) -> Result<Welcome, String> {
+) -> Result<(Welcome, Counterpart), String> {
     let join = Introduction::Join { member, cluster: Some(cluster), replace: false };
     introduce(transport, seed, &join, JOIN_TIMEOUT).await
 }
 
 /// Asks every seed at once; this node answers for itself. Why one did not is for the log.
-async fn ask_all(transport: &Arc<dyn Transport>, hello: &Hello) -> Vec<(String, Result<Hello, String>)> {
+async fn ask_all(transport: &Arc<dyn Transport>, hello: &Hello) -> Vec<(String, Result<(Hello, Counterpart), String>)> {
     let ask = |seed: String| async move {
         if seed == hello.address {
-            return (seed, Ok(hello.clone()));
+            return (seed, Ok((hello.clone(), Counterpart::Anyone)));
         }
         let question = Introduction::Hello(hello.clone());
         let answer = match introduce(transport, &seed, &question, ASK_TIMEOUT).await {
-            Ok(Welcome::Hello(answer)) => Ok(answer),
+            Ok((Welcome::Hello(answer), by)) => by.check(&answer.name).map(|()| (answer, by)),
             Ok(_) => Err("answers another question".into()),
             Err(error) => Err(error),
         };
+        if let Err(error) = &answer {
+            tracing::debug!(seed, error, "a seed does not answer");
+        }
         (seed, answer)
     };
     join_all(hello.seeds.iter().cloned().map(ask)).await
@@ -223,8 +248,128 @@ async fn introduce(
     seed: &str,
     question: &Introduction,
     timeout: Duration,
-) -> Result<Welcome, String> {
+) -> Result<(Welcome, Counterpart), String> {
     let question = codec::encode("introduction", question).map_err(|e| e.to_string())?;
-    let answer = transport.introduce(seed.to_owned(), Bytes::from(question), timeout).await?;
-    codec::decode("introduction", &answer).map_err(|e| e.to_string())
+    let (answer, by) = transport.introduce(seed.to_owned(), Bytes::from(question), timeout).await?;
+    codec::decode("introduction", &answer).map(|welcome| (welcome, by)).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        catalog::Placement,
+        transport::{Class, Error, LinkView, Peer},
+    };
+    use futures::future::BoxFuture;
+    use std::collections::BTreeMap;
+
+    /// Who listens where: what it answers to a hello and to a join, and for whom its certificate is.
+    struct Seeds(BTreeMap<String, (Welcome, Welcome, Counterpart)>);
+
+    impl Transport for Seeds {
+        fn introduce(
+            &self,
+            address: String,
+            request: Bytes,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>> {
+            let found = self.0.get(&address).cloned();
+            Box::pin(async move {
+                let (hello, join, by) = found.ok_or("nobody listens there")?;
+                let question = codec::decode("introduction", &request).map_err(|error| error.to_string())?;
+                let answer = if matches!(question, Introduction::Hello(_)) { hello } else { join };
+                let answer = codec::encode("introduction", &answer).map_err(|error| error.to_string())?;
+                Ok((answer.into(), by))
+            })
+        }
+
+        fn request(&self, to: NodeId, _: Class, _: Bytes, _: Duration) -> BoxFuture<'static, Result<Bytes, Error>> {
+            Box::pin(async move { Err(Error::NotConnected(to)) })
+        }
+
+        fn set_peers(&self, _: NodeId, _: Vec<Peer>) {}
+
+        fn links(&self) -> tokio::sync::watch::Receiver<LinkView> {
+            tokio::sync::watch::channel(LinkView::new()).1
+        }
+
+        fn close(&self, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    fn named(name: &str) -> Counterpart {
+        Counterpart::Named([name.to_owned()].into())
+    }
+
+    fn hello(name: &str, cluster: Option<ClusterId>) -> Hello {
+        Hello {
+            name: name.into(),
+            instance: InstanceId(1),
+            seeds: ["a".into(), "b".into()].into(),
+            cluster,
+            address: name.into(),
+            http: String::new(),
+            zone: None,
+        }
+    }
+
+    fn view(members: &[&str]) -> View {
+        let members: Vec<Member> =
+            (1..).zip(members).map(|(node, name)| hello(name, None).member(NodeId(node))).collect();
+        View::founded(Founding {
+            cluster: ClusterId(7),
+            shards: 1,
+            replication_factor: 1,
+            members,
+            placements: Vec::<Placement>::new(),
+        })
+    }
+
+    /// What a blank node `b` makes of a seed `a` with this certificate.
+    async fn round(hello_back: Hello, joined: Welcome, by: Counterpart) -> Round {
+        let seeds = Seeds([("a".to_owned(), (Welcome::Hello(hello_back), joined, by))].into());
+        let transport: Arc<dyn Transport> = Arc::new(seeds);
+        let hello = hello("b", None);
+        Bootstrap { hello, shards: 1, replication_factor: 1, replace: false, transport }.round().await
+    }
+
+    #[tokio::test]
+    async fn a_seed_is_who_its_certificate_says_or_it_is_as_if_it_were_silent() {
+        let joined = Welcome::NotYet("busy".into());
+        let Round::Waiting(why) = round(hello("a", None), joined.clone(), named("z")).await else { panic!("believed") };
+        assert_eq!(why, "no answer from a (the certificate is for z, not for a)");
+        for by in [named("a"), Counterpart::Anyone] {
+            let Round::Waiting(why) = round(hello("a", None), joined.clone(), by).await else { panic!("founded") };
+            assert_eq!(why, "a founds the cluster");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_is_let_in_by_members_only() {
+        let let_in = |members: &[&str]| Welcome::Joined { node: NodeId(3), view: view(members) };
+        let there = || hello("a", Some(ClusterId(7)));
+        let Round::Waiting(why) = round(there(), let_in(&["c"]), named("a")).await else { panic!("let in") };
+        assert!(why.contains("no member of the cluster"), "{why}");
+        assert!(matches!(round(there(), let_in(&["a", "c"]), named("a")).await, Round::Member(_)));
+        assert!(matches!(round(there(), let_in(&["c"]), Counterpart::Anyone).await, Round::Member(_)));
+    }
+
+    #[tokio::test]
+    async fn a_serving_node_believes_of_another_cluster_what_members_say() {
+        let other = Welcome::Hello(hello("a", Some(ClusterId(9))));
+        for (by, members, is_believed) in [
+            (named("a"), Some(view(&["a", "b"])), true),
+            (named("a"), Some(view(&["b", "c"])), false),
+            (named("a"), None, true),
+            (named("z"), None, false),
+            (Counterpart::Anyone, Some(view(&["b", "c"])), true),
+        ] {
+            let seeds = Seeds([("a".to_owned(), (other.clone(), other.clone(), by.clone()))].into());
+            let transport: Arc<dyn Transport> = Arc::new(seeds);
+            let checked = check_cluster(&transport, &hello("b", None), ClusterId(7), members.as_ref()).await;
+            assert_eq!(checked.is_err(), is_believed, "{by}, {members:?}");
+        }
+    }
 }

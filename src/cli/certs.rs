@@ -15,10 +15,10 @@ use crate::{
 };
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Write},
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -64,9 +64,16 @@ fn node(name: &str, place: &CertsPlace, days: u32, overwrite: bool) -> Result<()
     };
     let read = |file: &Path| fs::read_to_string(file).map_err(|error| unusable(error.to_string()));
     let by = Authority::load(&read(&authority.certificate)?, &read(&authority.key)?).map_err(unusable)?;
-    let issued = by.issue(name, DAY * days).map_err(Failure::operation)?;
+    let asked = SystemTime::now() + DAY * days;
+    let issued = by.issue(name, DAY * days).map_err(unusable)?;
     made.write(&issued, overwrite)?;
-    made.tell(place, &issued, "only that node gets the key")
+    let is_cut = issued.not_after + DAY < asked;
+    let what_now = if is_cut {
+        "no longer than the authority; only that node gets the key"
+    } else {
+        "only that node gets the key"
+    };
+    made.tell(place, &issued, what_now)
 }
 
 /// The two files of a certificate.
@@ -95,7 +102,12 @@ impl Pair {
         let dir = self.key.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir).map_err(|error| failed(dir, &error))?;
         place(&self.key, &issued.key, SECRET, overwrite)?;
-        place(&self.certificate, &issued.certificate, PUBLIC, overwrite)?;
+        let certificate = place(&self.certificate, &issued.certificate, PUBLIC, overwrite);
+        if certificate.is_err() && !overwrite {
+            // Without its certificate it would only be in the way.
+            drop(fs::remove_file(&self.key));
+        }
+        certificate?;
         // So that neither is lost with the power: the names are in the directory.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| failed(dir, &error))
     }
@@ -114,28 +126,26 @@ impl Pair {
     }
 }
 
-/// Writes a file beside, and puts it into its place when it is whole.
+/// Writes a file that is whole under its name, or not there.
 fn place(file: &Path, text: &str, mode: u32, overwrite: bool) -> Result<(), Failure> {
-    let mut part = file.as_os_str().to_owned();
-    part.push(format!(".{:08x}.part", rand::random::<u32>()));
-    let part = PathBuf::from(part);
-    let written = write_new(&part, text, mode).and_then(|()| match overwrite {
-        true => fs::rename(&part, file),
-        // A link, unlike a new name, never takes the place of what is there.
-        false => fs::hard_link(&part, file),
-    });
-    if let Err(error) = fs::remove_file(&part)
-        && error.kind() != ErrorKind::NotFound
-    {
-        return Err(failed(&part, &error));
-    }
+    let written = match overwrite {
+        false => write_new(file, text, mode),
+        true => {
+            let mut part = file.as_os_str().to_owned();
+            part.push(format!(".{:08x}.part", rand::random::<u32>()));
+            let part = PathBuf::from(part);
+            write_new(&part, text, mode)
+                .and_then(|()| fs::rename(&part, file).inspect_err(|_| drop(fs::remove_file(&part))))
+        }
+    };
     written.map_err(|error| failed(file, &error))
 }
 
-fn write_new(file: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    // Half of a key would be in the way of the next try.
+    written.inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {

@@ -9,7 +9,7 @@ use crate::{
     entity::{Entity, codec},
     replication::{Service, parse_raft},
     shard::CommandReply,
-    transport::{self, Caller, Class, Handler},
+    transport::{self, Class, Counterpart, Handler},
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -52,7 +52,7 @@ impl Handler for Gateway {
         })
     }
 
-    fn introduce(&self, caller: Caller, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(&self, caller: Counterpart, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         let node = self.node();
         Box::pin(async move {
             let node = node?;
@@ -153,7 +153,7 @@ mod tests {
         let ask = async |names: &[&str], member: &Member, replace: bool| {
             let join = Introduction::Join { member: member.clone(), cluster: None, replace };
             let question = codec::encode("introduction", &join).expect("encoded");
-            let caller = Caller::Named(names.iter().map(ToString::to_string).collect());
+            let caller = Counterpart::Named(names.iter().map(ToString::to_string).collect());
             let answer = gateway.introduce(caller, question.into()).await.expect("an answer");
             codec::decode::<Welcome>("introduction", &answer).expect("a welcome")
         };

@@ -142,7 +142,7 @@ impl Node {
         if let Some(identity) = &identity {
             let mine = identity.view.cluster;
             let hello = node.hello();
-            let check = bootstrap::check_cluster(&node.transport, &hello, mine);
+            let check = bootstrap::check_cluster(&node.transport, &hello, mine, None);
             if let Ok(Err(refused)) = tokio::time::timeout(CHECK_TIMEOUT, check).await {
                 node.transport.close(Duration::ZERO).await;
                 return Err(StartError::Failed(refused.to_string()));
@@ -365,7 +365,9 @@ impl Node {
         let mine = self.hello().member(me);
         loop {
             tick.tick().await;
-            if let Err(refused) = bootstrap::check_cluster(&self.transport, &self.hello(), cluster).await {
+            if let Err(refused) =
+                bootstrap::check_cluster(&self.transport, &self.hello(), cluster, Some(&self.view())).await
+            {
                 self.fail(refused.to_string());
             }
             self.rejoin(&mine, cluster).await;
@@ -373,7 +375,7 @@ impl Node {
     }
 
     /// Asks the seeds and the other members, until one has an answer, whether this node is still a member, and tells them
-    /// its present addresses. False if none has one; a refusal ends the node.
+    /// its present addresses. False if none has one; a refusal by a member, as this node knows them, ends the node.
     async fn rejoin(&self, mine: &Member, cluster: ClusterId) -> bool {
         let known = self.known_members().into_iter().map(|member| member.address);
         let others: BTreeSet<String> = self.config.node.seeds.iter().cloned().chain(known).collect();
@@ -381,23 +383,32 @@ impl Node {
         // One that answers may know as little as this node.
         others.shuffle(&mut rand::rng());
         for other in others {
-            match bootstrap::rejoin(&self.transport, &other, mine.clone(), cluster).await {
-                Ok(Welcome::Joined { view, .. }) => {
+            let answer = bootstrap::rejoin(&self.transport, &other, mine.clone(), cluster).await;
+            let welcome = match answer {
+                Ok((welcome, by)) if bootstrap::is_of(&self.view(), &by) => welcome,
+                Ok((Welcome::Refused(why) | Welcome::NotAMember(why), by)) => {
+                    tracing::warn!("{other} ({by}), which is no member that this node knows, says: {why}");
+                    continue;
+                }
+                Ok(_) | Err(_) => continue,
+            };
+            match welcome {
+                Welcome::Joined { view, .. } => {
                     let mut heard = self.heard.lock();
                     if heard.as_ref().is_none_or(|known| known.version < view.version) {
                         *heard = Some(view);
                     }
                     return true;
                 }
-                Ok(Welcome::Refused(why)) => {
+                Welcome::Refused(why) => {
                     self.fail(why);
                     return true;
                 }
-                Ok(Welcome::NotAMember(why)) => {
+                Welcome::NotAMember(why) => {
                     self.struck_off(why).await;
                     return true;
                 }
-                Ok(_) | Err(_) => {}
+                Welcome::Hello(_) | Welcome::NotYet(_) => {}
             }
         }
         false

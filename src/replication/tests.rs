@@ -13,7 +13,7 @@ use crate::{
     storage::{
         self, Done, EntryRecord, Error, GroupId, GroupState, MemoryStorage, SledStorage, StateRead, Storage, Write,
     },
-    transport::{Caller, Class, Handler, memory::Network},
+    transport::{Class, Counterpart, Handler, memory::Network},
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -81,7 +81,7 @@ impl Handler for Nobody {
         Box::pin(async { Err("nobody is here".into()) })
     }
 
-    fn introduce(&self, _: Caller, _: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(&self, _: Counterpart, _: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async { Err("nobody is here".into()) })
     }
 }

@@ -7,7 +7,7 @@
 //! | handshake | any bytes, as dialler and as acceptor; any body behind a right proof | no panic, and a hello is what was sent |
 
 use super::{
-    BATCH_BYTES_MAX, Caller, Class, Error, FRAME_BYTES_MAX, Handler, Options, Peer, Transport,
+    BATCH_BYTES_MAX, Class, Counterpart, Error, FRAME_BYTES_MAX, Handler, Options, Peer, Transport,
     frame::{self, Frame, Frames, HEADER_BYTES, Header, Malformed, Outcome},
     links::Links,
     ractor_wire,
@@ -296,7 +296,7 @@ impl Handler for Echo {
         Box::pin(async move { if request.is_empty() { Err("nothing was asked".into()) } else { Ok(request) } })
     }
 
-    fn introduce(&self, _: Caller, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(&self, _: Counterpart, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async move { Ok(request) })
     }
 }

@@ -9,7 +9,7 @@
 //! the smaller id dials; no lock is held while a line or a handler is called.
 
 use super::{
-    Caller, Class, Error, Handler, INTRODUCTION_BYTES_MAX, LinkState, LinkView, Options, Peer, Transport, dialer,
+    Class, Counterpart, Error, Handler, INTRODUCTION_BYTES_MAX, LinkState, LinkView, Options, Peer, Transport, dialer,
     frame::Header,
     impaired::{self, Gate},
     link::{Arrived, Link},
@@ -245,7 +245,7 @@ impl Links {
     }
 
     /// Answers an introduction that came over the wire.
-    pub async fn introduced(&self, caller: Caller, request: Bytes) -> Result<Bytes, String> {
+    pub async fn introduced(&self, caller: Counterpart, request: Bytes) -> Result<Bytes, String> {
         let reply = self.handler.introduce(caller, request).await?;
         if reply.len() > INTRODUCTION_BYTES_MAX {
             return Err(format!(
@@ -382,7 +382,7 @@ impl Transport for Arc<Links> {
         address: String,
         request: Bytes,
         timeout: Duration,
-    ) -> BoxFuture<'static, Result<Bytes, String>> {
+    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>> {
         let wire = self.wire.get().cloned();
         let (impairments, peer) = (self.impairments.clone(), self.name_at(&address));
         Box::pin(async move {

@@ -9,7 +9,7 @@
 //! batch is lost on a link that stays open. Time is tokio's, so paused clocks work.
 
 use super::{
-    Caller, Handler, Options, Peer, Transport,
+    Counterpart, Handler, Options, Peer, Transport,
     links::{Links, Unwelcome},
     wire::{DialError, Hello, Line, LinkId, Wire},
 };
@@ -276,7 +276,12 @@ impl Wire for MemoryWire {
         })
     }
 
-    fn introduce(&self, address: String, request: Bytes, _: Duration) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(
+        &self,
+        address: String,
+        request: Bytes,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>> {
         let (network, gone, from) = (self.network.clone(), self.gone.clone(), self.address.clone());
         Box::pin(async move {
             if gone.is_cancelled() {
@@ -289,10 +294,11 @@ impl Wire for MemoryWire {
             let answer = tokio::select! {
                 () = there.cancelled() => return Err(format!("{address}: the connection was closed")),
                 () = gone.cancelled() => return Err("this node is gone".to_owned()),
-                answer = links.introduced(Caller::Anyone, request) => answer,
+                answer = links.introduced(Counterpart::Anyone, request) => answer,
             };
             network.passage(&address, &from, Instant::now()).await;
-            answer.map_err(|detail| format!("{address} refused: {detail}"))
+            let reply = answer.map_err(|detail| format!("{address} refused: {detail}"))?;
+            Ok((reply, Counterpart::Anyone))
         })
     }
 

@@ -30,7 +30,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use options::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, INTRODUCTION_BYTES_MAX, Identity, Options};
 pub use ractor_wire::StartError;
-pub use tls::Caller;
+pub use tls::Counterpart;
 
 /// Starts node links over TCP on `listener`, which the caller has bound. Peers come later, with
 /// [`Transport::set_peers`]; introductions are answered from the start. `impairments` is what is done to them
@@ -112,8 +112,8 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(&self, from: NodeId, class: Class, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
 
     /// Answers an introduction: a one-shot request by address, from a node that may not belong to
-    /// this cluster (yet). At most 64 KiB each way. A name that it goes by is checked by [`Caller::check`].
-    fn introduce(&self, caller: Caller, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
+    /// this cluster (yet). At most 64 KiB each way. A name that it goes by is checked by [`Counterpart::check`].
+    fn introduce(&self, caller: Counterpart, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>>;
 }
 
 /// The links of one node. Cloneable by `Arc`.
@@ -131,13 +131,14 @@ pub trait Transport: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, Error>>;
 
-    /// Asks whoever listens at `address` (`host:port`), without a link. Used to bootstrap and join.
+    /// Asks whoever listens at `address` (`host:port`), without a link, and says whom that one may claim
+    /// to be. Used to bootstrap and join.
     fn introduce(
         &self,
         address: String,
         request: Bytes,
         timeout: Duration,
-    ) -> BoxFuture<'static, Result<Bytes, String>>;
+    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>>;
 
     /// The peers to keep links with, without this node itself; replaces the former list.
     fn set_peers(&self, me: NodeId, peers: Vec<Peer>);

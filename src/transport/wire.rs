@@ -1,6 +1,6 @@
 //! What [`super::links::Links`] needs of a wire, and what a wire tells of a peer that says hello.
 
-use super::Peer;
+use super::{Counterpart, Peer};
 use crate::catalog::NodeId;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -21,7 +21,7 @@ pub(super) trait Wire: Send + Sync + 'static {
         address: String,
         request: Bytes,
         timeout: Duration,
-    ) -> BoxFuture<'static, Result<Bytes, String>>;
+    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>>;
 
     /// Closes every connection and stops listening.
     fn close(&self) -> BoxFuture<'static, ()>;

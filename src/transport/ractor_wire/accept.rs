@@ -6,7 +6,7 @@ use super::{
     lobby::Place,
     stream::{self, Channel},
 };
-use crate::transport::{Caller, links::Unwelcome, wire::Hello};
+use crate::transport::{Counterpart, links::Unwelcome, wire::Hello};
 use bytes::Bytes;
 use std::{
     fmt,
@@ -69,9 +69,9 @@ async fn serve(wire: Arc<RactorWire>, stream: TcpStream, from: SocketAddr, place
 }
 
 /// The caller shows its certificate, where there is TLS, and that it knows the secret.
-async fn prove(wire: &RactorWire, mut stream: TcpStream) -> Result<(Channel, Caller, Proven), Error> {
+async fn prove(wire: &RactorWire, mut stream: TcpStream) -> Result<(Channel, Counterpart, Proven), Error> {
     let (mut channel, caller) = match &wire.tls {
-        None => (Channel::Plain(stream), Caller::Anyone),
+        None => (Channel::Plain(stream), Counterpart::Anyone),
         Some(tls) => {
             let mut first = [0];
             stream.peek(&mut first).await?;
@@ -86,7 +86,12 @@ async fn prove(wire: &RactorWire, mut stream: TcpStream) -> Result<(Channel, Cal
     Ok((channel, caller, proven))
 }
 
-async fn introduce(wire: &RactorWire, channel: &mut Channel, caller: Caller, proven: &Proven) -> Result<(), String> {
+async fn introduce(
+    wire: &RactorWire,
+    channel: &mut Channel,
+    caller: Counterpart,
+    proven: &Proven,
+) -> Result<(), String> {
     let answer = match (wire.introductions.try_acquire(), wire.links.upgrade()) {
         (Ok(_permit), Some(links)) => {
             match timeout(INTRODUCTION_TIMEOUT, links.introduced(caller, proven.body.clone())).await {
@@ -101,7 +106,7 @@ async fn introduce(wire: &RactorWire, channel: &mut Channel, caller: Caller, pro
     send(wire, channel, proven, &answer).await
 }
 
-async fn link(wire: &RactorWire, mut channel: Channel, caller: &Caller, proven: &Proven) -> Result<(), String> {
+async fn link(wire: &RactorWire, mut channel: Channel, caller: &Counterpart, proven: &Proven) -> Result<(), String> {
     let hello = Hello::decode(proven.body.clone()).map_err(|error| error.to_string())?;
     let links = wire.links.upgrade();
     if let Some(links) = &links

@@ -28,7 +28,7 @@ use self::{
     stream::{Channel, LinkStream},
 };
 use super::{
-    BATCH_BYTES_MAX, Caller, FRAME_BYTES_MAX, Handler, Identity, Options, Peer,
+    BATCH_BYTES_MAX, Counterpart, FRAME_BYTES_MAX, Handler, Identity, Options, Peer,
     links::Links,
     log_limit::LogLimit,
     tls::Tls,
@@ -83,7 +83,8 @@ pub(super) struct RactorWire {
     sessions: Arc<Sessions>,
     lobby: Arc<Lobby>,
     introductions: Arc<Semaphore>,
-    accepting: Mutex<Option<AbortHandle>>,
+    /// What runs beside the links, until they are closed.
+    background: Mutex<Vec<AbortHandle>>,
     log: LogLimit,
     /// Connections that were turned away or given up before they had proven themselves.
     rejected: AtomicU64,
@@ -123,13 +124,14 @@ pub(super) async fn start(
         sessions,
         lobby: Lobby::new(options.handshakes_max),
         introductions: Arc::new(Semaphore::new(options.introductions_max)),
-        accepting: Mutex::new(None),
+        background: Mutex::default(),
         log: LogLimit::default(),
         rejected: AtomicU64::new(0),
     });
     links.attach(Arc::new(wire.clone()));
-    let task = tokio::spawn(accept::run(wire.clone(), listener));
-    *wire.accepting.lock() = Some(task.abort_handle());
+    let mut background = vec![tokio::spawn(accept::run(wire.clone(), listener)).abort_handle()];
+    background.extend(wire.tls.clone().map(|tls| tokio::spawn(tls.watch()).abort_handle()));
+    *wire.background.lock() = background;
     Ok((links, wire))
 }
 
@@ -152,7 +154,7 @@ async fn start_server(
 }
 
 impl RactorWire {
-    async fn connect(&self, address: &str) -> Result<(Channel, Caller), String> {
+    async fn connect(&self, address: &str) -> Result<(Channel, Counterpart), String> {
         let stream = match timeout(self.options.connect_timeout, dial::connect(address, self.from)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(format!("cannot connect to {address}: {error}")),
@@ -160,7 +162,7 @@ impl RactorWire {
         };
         stream::tune(&stream, self.options.keepalive)
             .map_err(|error| format!("cannot set up the connection to {address}: {error}"))?;
-        let Some(tls) = &self.tls else { return Ok((Channel::Plain(stream), Caller::Anyone)) };
+        let Some(tls) = &self.tls else { return Ok((Channel::Plain(stream), Counterpart::Anyone)) };
         match timeout(self.options.handshake_timeout, tls.connect(stream)).await {
             Ok(Ok((stream, peer))) => Ok((Channel::Tls(stream.into()), peer)),
             Ok(Err(error)) => Err(format!("{address}: {}", handshake::Error::from(error))),
@@ -230,11 +232,11 @@ impl RactorWire {
         result
     }
 
-    async fn ask(&self, address: &str, request: &[u8]) -> Result<Bytes, String> {
+    async fn ask(&self, address: &str, request: &[u8]) -> Result<(Bytes, Counterpart), String> {
         // Whoever listens there: the address is all that is known of it.
-        let (mut channel, _) = self.connect(address).await?;
+        let (mut channel, there) = self.connect(address).await?;
         match handshake::dial(&mut channel, &self.keys, Purpose::Introduction, request).await {
-            Ok(Answer::Done(reply)) => Ok(reply),
+            Ok(Answer::Done(reply)) => Ok((reply, there)),
             Ok(Answer::Unknown(detail) | Answer::Refused(detail)) => Err(format!("{address} refused: {detail}")),
             Err(error) => Err(format!("{address}: {error}")),
         }
@@ -247,7 +249,12 @@ impl Wire for Arc<RactorWire> {
         Box::pin(async move { wire.open(me, peer).await })
     }
 
-    fn introduce(&self, address: String, request: Bytes, _: Duration) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(
+        &self,
+        address: String,
+        request: Bytes,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>> {
         let wire = self.clone();
         Box::pin(async move { wire.ask(&address, &request).await })
     }
@@ -270,8 +277,8 @@ impl Wire for Arc<RactorWire> {
 
 impl RactorWire {
     fn halt(&self) {
-        if let Some(accepting) = self.accepting.lock().take() {
-            accepting.abort();
+        for task in std::mem::take(&mut *self.background.lock()) {
+            task.abort();
         }
         self.lobby.clear();
         self.sessions.hang_up_all();

@@ -205,7 +205,7 @@ async fn a_node_at_a_borrowed_address_does_not_pass_for_the_one_that_was_there()
     let stranger = network.join("stranger", &pair.b.peer.address, Arc::new(Obedient::default()));
     stranger.set_peers(NodeId(3), vec![pair.a.peer.clone()]);
     let knows = stranger.introduce(pair.a.peer.address.clone(), "stranger".into(), PATIENCE).await;
-    assert_eq!(knows.unwrap(), "nice to meet you, stranger");
+    assert_eq!(knows.unwrap().0, "nice to meet you, stranger");
     // several dials pass
     tokio::time::timeout(Duration::from_millis(400), std::future::pending::<()>()).await.unwrap_err();
     assert!(!pair.a.transport.links().borrow()[&pair.b.peer.node].up);

@@ -58,7 +58,7 @@ impl Handler for Obedient {
         })
     }
 
-    fn introduce(&self, _: Caller, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+    fn introduce(&self, _: Counterpart, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
         Box::pin(async move {
             match &request[..] {
                 b"fail" => Err("not you".to_owned()),

@@ -37,7 +37,7 @@ impl Target {
     async fn assert_serves(&self) {
         let friend = target(Options::default(), "secret").await;
         let answer = friend.links.introduce(self.address.clone(), "friend".into(), PATIENCE).await;
-        assert_eq!(answer.unwrap(), "nice to meet you, friend");
+        assert_eq!(answer.unwrap().0, "nice to meet you, friend");
         friend.links.close(PATIENCE).await;
     }
 

@@ -1,19 +1,19 @@
 //! From three PEM files to what rustls takes, with every mistake named by its file.
 
-use super::trust::OfTheAuthority;
+use super::trust::AsOfAClient;
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio_rustls::rustls::{
     self, ClientConfig, RootCertStore, ServerConfig,
-    client::{Resumption, danger::ServerCertVerifier},
+    client::Resumption,
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use x509_parser::{
     extensions::GeneralName,
@@ -29,15 +29,15 @@ pub(super) struct Files {
     pub key: PathBuf,
 }
 
-/// Tells whether a file may have changed: which one it is, how long, and when it was written.
+/// Tells whether files may have changed: which ones they are, how long, and when they were written.
 pub(super) type Stamp = [Option<(u64, u64, u64, i64, i64)>; 3];
 
 /// What a connection needs.
 pub(super) struct Loaded {
     pub client: Arc<ClientConfig>,
     pub server: Arc<ServerConfig>,
-    /// When the certificate ends, for people.
-    pub not_after: String,
+    /// When the certificate ends, in seconds since 1970.
+    pub not_after: i64,
 }
 
 impl Files {
@@ -48,10 +48,8 @@ impl Files {
         })
     }
 
-    /// Reads and checks all three. The stamp is older than what was read: a file that changes
-    /// meanwhile is read again.
-    pub fn load(&self, name: &str) -> Result<(Stamp, Arc<Loaded>), String> {
-        let stamp = self.stamp();
+    /// Reads and checks all three, for the node `name`.
+    pub fn load(&self, name: &str) -> Result<Loaded, String> {
         let roots = roots(&self.ca)?;
         let chain = certificates("certificate_file", &self.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&read("key_file", &self.key)?)
@@ -60,8 +58,9 @@ impl Files {
         let leaf = chain.first().ok_or_else(|| bad(&"holds no certificate"))?;
         let leaf = Leaf::parse(leaf).map_err(|error| bad(&error))?;
         let provider: Provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let trust = Arc::new(OfTheAuthority { roots: roots.clone(), provider: provider.clone() });
-        trusts_itself(&trust, &chain).map_err(|error| bad(&explain(&error, name, &leaf)))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build();
+        let verifier = verifier.map_err(|error| refused("ca_file", &self.ca, &error))?;
+        trusts_itself(&*verifier, &chain).map_err(|error| bad(&explain(&error, name, &leaf)))?;
         if !leaf.names.iter().any(|one| one == name) {
             let names = leaf.names.join(", ");
             return Err(bad(&format_args!(
@@ -71,14 +70,15 @@ impl Files {
         let pair = |error: rustls::Error| {
             refused("key_file", &self.key, &format_args!("is not the key of transport.tls.certificate_file ({error})"))
         };
-        let checks_callers = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build();
-        let checks_callers = checks_callers.map_err(|error| refused("ca_file", &self.ca, &error))?;
         let only_1_3 = [&rustls::version::TLS13];
         let mut client = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&only_1_3)
             .map_err(|error| error.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(trust)
+            .with_custom_certificate_verifier(Arc::new(AsOfAClient {
+                verifier: verifier.clone(),
+                provider: provider.clone(),
+            }))
             .with_client_auth_cert(chain.clone(), key.clone_key())
             .map_err(pair)?;
         client.resumption = Resumption::disabled();
@@ -86,14 +86,13 @@ impl Files {
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&only_1_3)
             .map_err(|error| error.to_string())?
-            .with_client_cert_verifier(checks_callers)
+            .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .map_err(pair)?;
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         metrics::gauge!("quorate_tls_certificate_not_after_timestamp_seconds").set(leaf.not_after as f64);
-        let loaded = Loaded { client: client.into(), server: server.into(), not_after: leaf.not_after_text };
-        Ok((stamp, Arc::new(loaded)))
+        Ok(Loaded { client: client.into(), server: server.into(), not_after: leaf.not_after })
     }
 }
 
@@ -146,11 +145,14 @@ fn refused(key: &str, file: &Path, what: &dyn std::fmt::Display) -> String {
 }
 
 /// Peers will check the same, and say no without a word to this node's operator.
-fn trusts_itself(trust: &OfTheAuthority, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+fn trusts_itself(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
     let Some((leaf, intermediates)) = chain.split_first() else { return Ok(()) };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let nobody = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-    trust.verify_server_cert(leaf, intermediates, &nobody, &[], UnixTime::since_unix_epoch(now)).map(|_| ())
+    verifier.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(now())).map(|_| ())
+}
+
+/// Since 1970.
+pub(super) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn explain(error: &rustls::Error, name: &str, leaf: &Leaf) -> String {
@@ -161,6 +163,9 @@ fn explain(error: &rustls::Error, name: &str, leaf: &Leaf) -> String {
         }
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
             "was not issued by the authority in transport.tls.ca_file".into()
+        }
+        rustls::Error::InvalidCertificate(Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. }) => {
+            "is not for both server and client use: nodes accept with it and dial with it".into()
         }
         other => other.to_string(),
     }

@@ -2,14 +2,14 @@
 //! names the node that it is for.
 //!
 //! ```text
-//! quorate certs ─▶ Authority ─▶ PEM files ─▶ Loaded (rustls) ─┬─ connect ─▶ Channel + Caller
-//!                                              ▲ read again    └─ accept ──▶ Channel + Caller
+//! quorate certs ─▶ Authority ─▶ PEM files ─▶ Loaded (rustls) ─┬─ connect ─▶ Channel + Counterpart
+//!                                              ▲ read again    └─ accept ──▶ Channel + Counterpart
 //!                                              └ when a file has changed
 //! ```
 //!
 //! Invariants: TLS 1.3 only, no resumption: every connection shows its certificate anew. Both sides
 //! have one, or there is no connection. Whether the name in it is the one that is claimed is for
-//! whoever hears the claim ([`Caller::may_be`]). The proof of the cluster secret comes on top.
+//! whoever hears the claim ([`Counterpart::may_be`]). The proof of the cluster secret comes on top.
 
 mod authority;
 mod files;
@@ -20,14 +20,19 @@ mod trust;
 use files::{Loaded, Stamp};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::{fmt, io, path::PathBuf, sync::Arc};
-use tokio::net::TcpStream;
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::{
     TlsAcceptor, TlsConnector, TlsStream,
     rustls::{self, AlertDescription, CertificateError, pki_types::ServerName},
 };
 
 pub use authority::{Authority, Issued};
+
+/// Between two looks at the files.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+const END_IS_NEAR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const WARN_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where this node's certificate is. All three, or none: then links are not encrypted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -59,14 +64,14 @@ impl Options {
 
 /// Whom a caller may claim to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caller {
+pub enum Counterpart {
     /// There is no TLS here: whoever knows the cluster secret.
     Anyone,
     /// One of those that its certificate names.
     Named(Arc<[String]>),
 }
 
-impl Caller {
+impl Counterpart {
     /// Whether it may go by this name.
     pub fn may_be(&self, name: &str) -> bool {
         match self {
@@ -85,7 +90,7 @@ impl Caller {
     }
 }
 
-impl fmt::Display for Caller {
+impl fmt::Display for Counterpart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anyone => f.write_str("anyone"),
@@ -102,7 +107,9 @@ pub struct Tls(Arc<Inner>);
 struct Inner {
     files: files::Files,
     name: String,
-    current: Mutex<(Stamp, Arc<Loaded>)>,
+    current: Mutex<Arc<Loaded>>,
+    /// Of the files as they were last looked at, be they good or not.
+    looked_at: Mutex<Stamp>,
 }
 
 impl Tls {
@@ -118,32 +125,62 @@ impl Tls {
             return Ok(None);
         };
         let files = files::Files { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() };
-        let current = Mutex::new(files.load(name)?);
-        Ok(Some(Self(Arc::new(Inner { files, name: name.to_owned(), current }))))
+        // Before what is read: files that change meanwhile are read again.
+        let looked_at = Mutex::new(files.stamp());
+        let current = Mutex::new(Arc::new(files.load(name)?));
+        Ok(Some(Self(Arc::new(Inner { files, name: name.to_owned(), current, looked_at }))))
     }
 
-    /// What is in the files now. Where that cannot be used, what was in them before: a renewal that
-    /// goes wrong must not cut off a node whose certificate is good.
-    fn current(&self) -> Arc<Loaded> {
-        let inner = &self.0;
-        let mut current = inner.current.lock();
-        if inner.files.stamp() != current.0 {
-            match inner.files.load(&inner.name) {
-                Ok(loaded) => {
-                    tracing::info!(not_after = %loaded.1.not_after, "the certificate of the node links was renewed");
-                    *current = loaded;
-                }
-                Err(error) => tracing::warn!("certificates changed, and those from before stay in use: {error}"),
+    /// Looks after the files until it is dropped: new ones are used from the next connection on, and
+    /// an end that comes near is said in time.
+    pub(super) async fn watch(self) {
+        let mut tick = tokio::time::interval(LOOK_INTERVAL);
+        let mut warned: Option<Instant> = None;
+        loop {
+            tick.tick().await;
+            let this = self.clone();
+            // A disk that hangs must hold up nobody but this.
+            if tokio::task::spawn_blocking(move || this.reload()).await.is_err() {
+                return;
+            }
+            let left = self.current().not_after - files::now().as_secs().cast_signed();
+            if left < END_IS_NEAR.as_secs().cast_signed() && warned.is_none_or(|at| at.elapsed() > WARN_INTERVAL) {
+                warned = Some(Instant::now());
+                tracing::warn!(
+                    days_left = left / 86_400,
+                    "the certificate of the node links ends soon; make another with `quorate certs node {} --overwrite`",
+                    self.0.name
+                );
             }
         }
-        current.1.clone()
+    }
+
+    /// Takes what is in the files now. Where that cannot be used, what was in them before stays: a renewal
+    /// that goes wrong must not cut off a node whose certificate is good. That is said once.
+    pub(super) fn reload(&self) {
+        let inner = &self.0;
+        let stamp = inner.files.stamp();
+        if std::mem::replace(&mut *inner.looked_at.lock(), stamp) == stamp {
+            return;
+        }
+        match inner.files.load(&inner.name) {
+            Ok(loaded) => {
+                *inner.current.lock() = Arc::new(loaded);
+                tracing::info!("the certificate of the node links was renewed");
+            }
+            Err(error) => tracing::warn!("certificates changed, and those from before stay in use: {error}"),
+        }
+    }
+
+    fn current(&self) -> Arc<Loaded> {
+        self.0.current.lock().clone()
     }
 
     /// The dialling side. Deadlines are the caller's.
     ///
     /// # Errors
     /// The connection broke, or one of the two does not trust the other; [`Failure`] has words for it.
-    pub async fn connect(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Caller)> {
+    pub async fn connect(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Counterpart)> {
         let loaded = self.current();
         // No name is sent: whose certificate it is gets looked at afterwards, by the name that is claimed.
         let nobody = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
@@ -156,7 +193,7 @@ impl Tls {
     ///
     /// # Errors
     /// As of [`Tls::connect`].
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Caller)> {
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Counterpart)> {
         let loaded = self.current();
         let stream = TlsAcceptor::from(loaded.server.clone()).accept(stream).await?;
         let caller = caller(stream.get_ref().1)?;
@@ -170,17 +207,17 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn caller(connection: &rustls::CommonState) -> io::Result<Caller> {
+fn caller(connection: &rustls::CommonState) -> io::Result<Counterpart> {
     let certificate = connection.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| io::Error::other("a peer without a certificate was let in"))?;
     let named = files::Leaf::parse(certificate).map_err(io::Error::other)?;
-    Ok(Caller::Named(named.names.into()))
+    Ok(Counterpart::Named(named.names.into()))
 }
 
 /// Why a connection came to nothing, if it is TLS that failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The peer does not speak TLS.
+    /// The peer is a node without certificates.
     OneSided,
     /// In words, after the peer's address.
     Other(String),
@@ -191,8 +228,9 @@ impl Failure {
         use CertificateError as Bad;
         use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage, NoCertificatesPresented};
         let text = match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-            InvalidMessage(rustls::InvalidMessage::InvalidContentType)
-            | AlertReceived(AlertDescription::UnexpectedMessage) => return Some(Self::OneSided),
+            // What a node without certificates answers: handshake::one_sided_tls.
+            AlertReceived(AlertDescription::UnexpectedMessage) => return Some(Self::OneSided),
+            InvalidMessage(rustls::InvalidMessage::InvalidContentType) => "it does not speak TLS",
             InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
                 "its certificate is of an authority that is not in transport.tls.ca_file"
             }
@@ -205,7 +243,9 @@ impl Failure {
             AlertReceived(AlertDescription::UnknownCA | AlertDescription::DecryptError) => {
                 "it does not trust the authority of this node's certificate"
             }
-            AlertReceived(AlertDescription::CertificateExpired) => "it takes this node's certificate for expired",
+            AlertReceived(AlertDescription::CertificateExpired) => {
+                "it takes this node's certificate for expired, or not valid yet; check both clocks"
+            }
             NoCertificatesPresented => "it shows no certificate",
             other => return Some(Self::Other(format!("TLS: {other}"))),
         };

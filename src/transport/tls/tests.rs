@@ -4,7 +4,8 @@ use super::*;
 use std::{
     fs,
     path::Path,
-    time::{Duration, SystemTime},
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
 };
 use tempfile::TempDir;
 
@@ -34,8 +35,8 @@ impl Certificates {
     pub fn issue_as(&self, name: &str, within: &str, until: SystemTime) -> Options {
         let issued = self.authority.issue_until(within, until).expect("a certificate");
         let options = self.files(name);
-        fs::write(options.certificate_file.as_ref().unwrap(), &issued.certificate).expect("written");
-        fs::write(options.key_file.as_ref().unwrap(), &issued.key).expect("written");
+        overwrite(&options.certificate_file, &issued.certificate);
+        overwrite(&options.key_file, &issued.key);
         options
     }
 
@@ -52,7 +53,7 @@ impl Certificates {
     /// Has nodes trust another authority, too.
     pub fn trust(&self, other: &Self) {
         let both = [self, other].map(|one| fs::read_to_string(one.dir.path().join("ca.crt")).expect("read"));
-        fs::write(self.dir.path().join("ca.crt"), both.concat()).expect("written");
+        overwrite(&self.files("").ca_file, &both.concat());
     }
 }
 
@@ -61,11 +62,20 @@ fn refusal(options: &Options, name: &str) -> String {
     Tls::open(options, name).map(drop).expect_err("it cannot be used")
 }
 
-fn overwrite(file: &Option<std::path::PathBuf>, text: &str) {
-    fs::write(file.as_ref().unwrap(), text).expect("written");
+/// Writes, and puts the file's time on by so much that every clock of a file system shows it.
+pub(in crate::transport) fn overwrite(file: &Option<PathBuf>, text: &str) {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let file = file.as_ref().expect("a file");
+    fs::write(file, text).expect("written");
+    let later = Duration::from_secs(WRITTEN.fetch_add(1, Ordering::Relaxed));
+    fs::File::options()
+        .write(true)
+        .open(file)
+        .and_then(|file| file.set_modified(SystemTime::now() + later))
+        .expect("a time");
 }
 
-fn text(file: &Option<std::path::PathBuf>) -> String {
+fn text(file: &Option<PathBuf>) -> String {
     fs::read_to_string(file.as_ref().unwrap()).expect("read")
 }
 
@@ -127,7 +137,13 @@ fn an_authority_comes_back_from_its_files_and_from_no_others() {
     assert!(Authority::load(&made.certificate, &made.key).is_ok());
     let refused = |certificate: &str, key: &str| Authority::load(certificate, key).map(drop).unwrap_err();
     assert_eq!(refused(&made.certificate, &other.key), "the key is not the one of the certificate");
-    assert!(refused("hello", &made.key).contains("not in PEM form"));
+    assert_eq!(refused("hello", &made.key), "there is no certificate in PEM form");
+    assert!(
+        refused("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &made.key)
+            .contains("the certificate: ")
+    );
+    // As while one authority takes the place of another.
+    assert!(Authority::load(&(other.certificate.clone() + &made.certificate), &made.key).is_ok());
     assert!(refused(&made.certificate, "hello").starts_with("the key: "));
     let again = Authority::load(&made.certificate, &made.key).unwrap();
     let node = again.issue("n1", DAY).unwrap();
@@ -141,6 +157,8 @@ fn a_node_outlives_its_authority_by_nothing() {
     assert_eq!(node.not_after, made.not_after);
     let node = authority.issue("n1", DAY / 2).unwrap();
     assert!(node.not_after < made.not_after);
+    let (late, _) = Authority::create_until(SystemTime::now() - DAY).unwrap();
+    assert!(late.issue("n1", DAY).is_err_and(|error| error.contains("expired")));
     // Read back from its file, it knows the same.
     let again = Authority::load(&made.certificate, &made.key).unwrap().issue("n1", DAY * 30).unwrap();
     let apart = made.not_after.duration_since(again.not_after).unwrap();
@@ -149,8 +167,8 @@ fn a_node_outlives_its_authority_by_nothing() {
 
 #[test]
 fn a_caller_is_who_its_certificate_says_to_the_letter() {
-    let named = |names: &[&str]| Caller::Named(names.iter().map(ToString::to_string).collect());
-    assert!(Caller::Anyone.may_be("n1"));
+    let named = |names: &[&str]| Counterpart::Named(names.iter().map(ToString::to_string).collect());
+    assert!(Counterpart::Anyone.may_be("n1"));
     assert!(named(&["n1"]).may_be("n1"));
     for other in ["N1", "n1.", "n", "", "n10", "x.n1"] {
         assert!(!named(&["n1"]).may_be(other), "{other:?}");
@@ -165,21 +183,25 @@ fn files_are_read_again_when_they_change_and_bad_ones_change_nothing() {
     let all = Certificates::new();
     let options = all.issue("n1");
     let tls = Tls::open(&options, "n1").unwrap().unwrap();
-    let first = tls.current();
-    assert!(Arc::ptr_eq(&first, &tls.current()), "nothing has changed");
+    let read = || {
+        tls.reload();
+        tls.current()
+    };
+    let first = read();
+    assert!(Arc::ptr_eq(&first, &read()), "nothing has changed");
 
     all.issue("n1");
-    let second = tls.current();
+    let second = read();
     assert!(!Arc::ptr_eq(&first, &second), "renewed");
 
     let key = text(&options.key_file);
     overwrite(&options.key_file, "half of a k");
-    assert!(Arc::ptr_eq(&second, &tls.current()), "what was good stays in use");
+    assert!(Arc::ptr_eq(&second, &read()), "what was good stays in use");
     fs::remove_file(options.key_file.as_ref().unwrap()).unwrap();
-    assert!(Arc::ptr_eq(&second, &tls.current()), "also without a file");
+    assert!(Arc::ptr_eq(&second, &read()), "also without a file");
     overwrite(&options.key_file, &key);
     all.issue_as("n1", "n2", SystemTime::now() + DAY);
-    assert!(Arc::ptr_eq(&second, &tls.current()), "one for another node is none");
+    assert!(Arc::ptr_eq(&second, &read()), "one for another node is none");
     all.issue("n1");
-    assert!(!Arc::ptr_eq(&second, &tls.current()), "and then a good one is");
+    assert!(!Arc::ptr_eq(&second, &read()), "and then a good one is");
 }

@@ -1,28 +1,27 @@
 //! Whom this node trusts: every certificate that its authority has issued, whatever name is in it.
 //!
 //! rustls asks for the name before it knows whom it talks to, and takes `*.example` for an answer.
-//! Here the name is compared to the letter, on both sides, with what the peer then says of itself.
+//! Here the name is compared to the letter, on both sides, with what the peer then says of itself. What
+//! is left of the check is what it does with the certificate of a client; so a node that accepts is
+//! looked at as one that dials is, and a certificate is good for both or for neither.
 
 use super::files::Provider;
 use std::sync::Arc;
 use tokio_rustls::rustls::{
-    DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::{
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor,
-    },
+    DigitallySignedStruct, Error, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
-    server::ParsedCertificate,
+    server::danger::ClientCertVerifier,
 };
 
 #[derive(Debug)]
-pub(super) struct OfTheAuthority {
-    pub roots: Arc<RootCertStore>,
+pub(super) struct AsOfAClient {
+    pub verifier: Arc<dyn ClientCertVerifier>,
     pub provider: Provider,
 }
 
-impl ServerCertVerifier for OfTheAuthority {
+impl ServerCertVerifier for AsOfAClient {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -31,9 +30,7 @@ impl ServerCertVerifier for OfTheAuthority {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
+        self.verifier.verify_client_cert(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
