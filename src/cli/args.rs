@@ -179,7 +179,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// How to reach a running node.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Target {
-    /// A node's HTTP address; any node will do
+    /// A node's HTTP address; any node will do, or a proxy with TLS before them (https://…)
     #[arg(long, env = "QUORATE_URL", default_value = "http://127.0.0.1:8080")]
     pub url: String,
     #[command(flatten)]

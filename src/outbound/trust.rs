@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -53,8 +53,11 @@ impl Trust {
         Self(Arc::new(Inner { more, config: OnceCell::new() }))
     }
 
-    /// TLS to `host`, as it stands in the URL. The error says what is wrong with the other side.
-    pub(super) async fn secure(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+    /// TLS to `host`, as it stands in the URL.
+    ///
+    /// # Errors
+    /// What is wrong with the other side, or with the authorities of this system.
+    pub async fn secure(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
         let unbracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(unbracketed.to_owned()).map_err(|_| format!("{host} is no name for TLS"))?;
         let config = self.config().await?;
@@ -69,6 +72,12 @@ impl Trust {
             loaded.map_err(|error| error.to_string()).flatten()
         };
         self.0.config.get_or_try_init(load).await.cloned()
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("more", &self.0.more.len()).finish_non_exhaustive()
     }
 }
 
@@ -111,7 +120,7 @@ fn describe(error: &std::io::Error) -> String {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "its certificate is of an authority that is not trusted here; name that one in `outbound.ca_file`".into()
+            "its certificate is of an authority that is not trusted here; SSL_CERT_FILE, or `outbound.ca_file` of a node, names others".into()
         }
         Some(rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

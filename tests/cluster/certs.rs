@@ -1,6 +1,9 @@
 //! Certificates: made on the command line, shown by nodes to each other, and refused where they should be.
 
-use crate::harness::{Cluster, Node, PATIENCE, Response, quorate, run, wait_until};
+use crate::{
+    harness::{Cluster, Node, PATIENCE, Response, quorate, run, run_with, wait_until},
+    https::{Entered, Https},
+};
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Output};
 
@@ -218,4 +221,34 @@ fn half_of_a_configuration_is_refused_with_what_is_missing() {
         2,
         &["transport.tls.ca_file", "transport.tls.certificate_file", "flag --set", "all three, or none"],
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_goes_through_a_proxy_with_tls_and_no_further_than_it_trusts_it() {
+    let cluster = Cluster::start(1).await;
+    let node = cluster.node(0).url.trim_start_matches("http://").to_owned();
+    let https = Https::new();
+    let door = https.listen().await;
+    let url = door.url();
+    let proxy = tokio::spawn(async move {
+        while let Some(knock) = door.accept().await {
+            let node = node.clone();
+            tokio::spawn(async move {
+                let Some(Entered::Tls(mut client)) = knock.enter().await else { return };
+                let mut node = tokio::net::TcpStream::connect(node).await.expect("the node listens");
+                // However it ends, it has ended.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
+            });
+        }
+    });
+    let file = https.ca_file().display().to_string();
+    let trusting = [("SSL_CERT_FILE", file.as_str())];
+    let shown = run_with(&trusting, &["status", "--url", &url, "--json"]).await;
+    assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert!(serde_json::from_slice::<Value>(&shown.stdout).is_ok_and(|status| status["name"] == "n1"));
+    let backup = cluster.dir().join("backup").display().to_string();
+    let taken = run_with(&trusting, &["backup", &backup, "--url", &url]).await;
+    assert_eq!(taken.status.code(), Some(0), "{}", String::from_utf8_lossy(&taken.stderr));
+    assert_fails(&run(&["status", "--url", &url]).await, 3, &["cannot reach https://", "SSL_CERT_FILE"]);
+    proxy.abort();
 }

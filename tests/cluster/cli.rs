@@ -179,7 +179,7 @@ async fn bad_usage_is_exit_code_2_and_help_is_0() {
     assert_eq!(run(&["no-such-command"]).await.status.code(), Some(2));
     assert_eq!(run(&["bench", "--workload", "nonsense"]).await.status.code(), Some(2));
     assert_eq!(run(&["dead-letters", "discard"]).await.status.code(), Some(2), "it discards nothing unnamed");
-    assert_one_line(&run(&["status", "--url", "https://127.0.0.1:1"]).await, 2, &["TLS"]);
+    assert_one_line(&run(&["bench", "--url", "https://127.0.0.1:1"]).await, 2, &["no TLS"]);
     for command in
         [&["--help"][..], &["--version"], &["dev", "--help"], &["bench", "--help"], &["config", "show", "--help"]]
     {

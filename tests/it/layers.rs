@@ -107,6 +107,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "Cluster",
             "gateway",
             "ingress",
+            "outbound",
             "sabotage",
             "telemetry",
             "webhooks",

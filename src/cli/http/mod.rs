@@ -1,14 +1,17 @@
 //! A small HTTP/1.1 client: one node, one kept-alive connection, JSON in and out; and beside that
 //! bodies that are too large to be held ([`Client::download`], [`Client::upload`]).
 //!
-//! It never follows redirects, never uses a proxy, never speaks TLS, and never sends a request
-//! twice by itself: whether that is safe is for the caller to know.
+//! It never follows redirects, never uses a proxy, and never sends a request twice by itself: whether
+//! that is safe is for the caller to know. Nodes have no TLS; what stands before them may.
 
 mod stream;
 
 pub use stream::{Answer, Download};
 
-use crate::config::Secret;
+use crate::{
+    config::Secret,
+    outbound::{Origin, Trust},
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -20,7 +23,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
-use tokio::{net::TcpStream, sync::Mutex};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Mutex,
+};
 
 /// Longest answer that is read.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -80,31 +87,53 @@ impl Response {
     }
 }
 
-/// `host:port` of an `http://` URL; whatever path follows is dropped. Port 80 if there is none.
+/// `host:port` of an `http://` URL; whatever path follows is dropped. Port 80 if there is none. For what
+/// asks nodes and nothing that stands before them.
 ///
 /// # Errors
 /// [`Error::BadUrl`].
 pub fn authority(url: &str) -> Result<String, Error> {
-    let bad = |reason: &str| Error::BadUrl { url: url.to_owned(), reason: reason.to_owned() };
-    let rest = match url.split_once("://") {
-        Some(("http", rest)) => rest,
-        Some(("https", _)) => return Err(bad("this client does not speak TLS")),
+    match origin(url)? {
+        Origin { is_https: true, .. } => {
+            Err(bad_url(url, "this command asks nodes by their own addresses, and they have no TLS"))
+        }
+        node => Ok(node.address()),
+    }
+}
+
+fn bad_url(url: &str, reason: &str) -> Error {
+    Error::BadUrl { url: url.to_owned(), reason: reason.to_owned() }
+}
+
+/// Whom a URL stands for; whatever path follows is dropped. `http://` if it does not say.
+fn origin(url: &str) -> Result<Origin, Error> {
+    let bad = |reason: &str| bad_url(url, reason);
+    let (is_https, rest) = match url.split_once("://") {
+        Some(("http", rest)) => (false, rest),
+        Some(("https", rest)) => (true, rest),
         Some(_) => return Err(bad("unknown scheme")),
-        None => url,
+        None => (false, url),
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let parsed: hyper::http::uri::Authority = authority.parse().map_err(|_| bad("no host and port in it"))?;
     if authority.contains('@') {
         return Err(bad("credentials go into --token"));
     }
-    Ok(format!("{}:{}", parsed.host(), parsed.port_u16().unwrap_or(80)))
+    let port = parsed.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+    Ok(Origin { is_https, host: parsed.host().to_owned(), port })
 }
+
+/// What requests go over, and answers come.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection for S {}
 
 /// A client for one node. Requests on one client follow one another; for parallel ones, make
 /// more clients.
 #[derive(Debug)]
 pub struct Client {
-    authority: String,
+    origin: Origin,
+    trust: Trust,
     token: Option<Secret>,
     timeout: Duration,
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
@@ -116,7 +145,8 @@ impl Client {
     /// # Errors
     /// [`Error::BadUrl`].
     pub fn new(url: &str) -> Result<Self, Error> {
-        Ok(Self { authority: authority(url)?, token: None, timeout: TIMEOUT_DEFAULT, idle: Mutex::new(None) })
+        let (origin, trust) = (origin(url)?, Trust::system());
+        Ok(Self { origin, trust, token: None, timeout: TIMEOUT_DEFAULT, idle: Mutex::new(None) })
     }
 
     /// Sends `Authorization: Bearer …` with every request.
@@ -133,10 +163,11 @@ impl Client {
         self
     }
 
-    /// `http://host:port`
+    /// `http://host:port`, or `https://…`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.authority)
+        let scheme = if self.origin.is_https { "https" } else { "http" };
+        format!("{scheme}://{}", self.origin.address())
     }
 
     /// # Errors
@@ -194,7 +225,7 @@ impl Client {
     /// Everything but the body and its type.
     fn head(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> request::Builder {
         let mut request =
-            Request::builder().method(method).uri(path).header(HOST, &self.authority).header(ACCEPT, "*/*");
+            Request::builder().method(method).uri(path).header(HOST, self.origin.host_header()).header(ACCEPT, "*/*");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
@@ -234,11 +265,15 @@ impl Client {
         Ok(sender)
     }
 
-    async fn dial(&self) -> Result<TcpStream, Error> {
-        let stream = TcpStream::connect(&self.authority).await.map_err(|error| self.unreachable(&error))?;
+    async fn dial(&self) -> Result<Box<dyn Connection>, Error> {
+        let stream = TcpStream::connect(self.origin.address()).await.map_err(|error| self.unreachable(&error))?;
         // Small requests and answers take turns: waiting to fill a packet would only delay them.
         stream.set_nodelay(true).map_err(|error| self.unreachable(&error))?;
-        Ok(stream)
+        if !self.origin.is_https {
+            return Ok(Box::new(stream));
+        }
+        let secured = self.trust.secure(&self.origin.host, stream).await;
+        secured.map(|stream| Box::new(stream) as _).map_err(|reason| Error::Unreachable { url: self.url(), reason })
     }
 
     fn unreachable(&self, error: &dyn std::error::Error) -> Error {
@@ -279,6 +314,11 @@ pub(super) mod tests {
         assert_eq!(authority("http://127.0.0.1:8080/x?y"), Ok("127.0.0.1:8080".into()));
         assert_eq!(authority("localhost:1"), Ok("localhost:1".into()));
         assert_eq!(authority("http://[::1]"), Ok("[::1]:80".into()));
+        let proxy = Client::new("https://shop.example/x").expect("a URL");
+        assert_eq!(
+            (proxy.url(), proxy.origin.host_header()),
+            ("https://shop.example:443".into(), "shop.example".into())
+        );
         for bad in ["", "https://a", "ftp://a", "http://", "http://u:p@a:1", "http://a b"] {
             assert!(matches!(authority(bad), Err(Error::BadUrl { .. })), "{bad}");
         }

@@ -5,7 +5,7 @@
 //! or the answer is there. Buffers on both sides hold megabytes, so that an upload is out of sight long before the
 //! node has all of it: silence in its middle and behind its end cannot be told apart, and are bounded alike.
 
-use super::{Client, Error, Response, TIMEOUT_DEFAULT};
+use super::{Client, Connection, Error, Response, TIMEOUT_DEFAULT};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -24,7 +24,6 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::watch,
     time::timeout,
 };
@@ -152,7 +151,7 @@ impl Client {
 ///
 /// A node that refuses an upload answers and hangs up without having read all of it. The write that fails then must
 /// not hide the answer that is there to be read; and if there is none, reading fails as well.
-struct Hearing(TcpStream);
+struct Hearing(Box<dyn Connection>);
 
 impl AsyncRead for Hearing {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
