@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"url": "http://127.0.0.1:8000/hooks", "enabled_events": ["order.confirmed", "payment.*"]}))]
 pub struct CreateWebhookEndpoint {
-    /// `http://` only: there is no TLS client. At most 2048 bytes.
-    #[schema(max_length = 2048, pattern = "^http://")]
+    /// `https://` or `http://`. At most 2048 bytes.
+    #[schema(max_length = 2048, pattern = "^https?://")]
     url: String,
     /// Types, families (`order.*`) or `*`. All if it is left out.
     #[schema(min_items = 1, max_items = 64)]
@@ -27,7 +27,7 @@ pub struct CreateWebhookEndpoint {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"disabled": true}))]
 pub struct UpdateWebhookEndpoint {
-    #[schema(max_length = 2048, pattern = "^http://")]
+    #[schema(max_length = 2048, pattern = "^https?://")]
     url: Option<String>,
     #[schema(min_items = 1, max_items = 64)]
     enabled_events: Option<Vec<String>>,
