@@ -1,7 +1,7 @@
 //! `quorate certs init` and `quorate certs node`: the files behind TLS on node links.
 //!
 //! Invariants: a key is readable by its owner only, from the moment it is there; nothing is written
-//! over unless that was asked for; a file under its name is whole.
+//! over unless that was asked for, and then at once; what cannot be written whole is not left behind.
 
 use super::{
     Failure,
@@ -126,7 +126,7 @@ impl Pair {
     }
 }
 
-/// Writes a file that is whole under its name, or not there.
+/// Writes a file; in the place of another one, it is whole from the first moment.
 fn place(file: &Path, text: &str, mode: u32, overwrite: bool) -> Result<(), Failure> {
     let written = match overwrite {
         false => write_new(file, text, mode),

@@ -30,6 +30,7 @@ use crate::{
         ShardHost,
     },
     storage::{self, GroupId, Storage},
+    telemetry::Limited,
     transport::{Handler, LinkView, Peer, Transport},
 };
 use futures::future::{BoxFuture, join_all};
@@ -50,6 +51,8 @@ const READY_TICK: Duration = Duration::from_millis(20);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Word from those who are no members.
+static NOT_BELIEVED: Limited = Limited::new();
 
 /// Opens the node links, given whoever answers requests.
 pub(super) type OpenLinks =
@@ -386,8 +389,17 @@ impl Node {
             let answer = bootstrap::rejoin(&self.transport, &other, mine.clone(), cluster).await;
             let welcome = match answer {
                 Ok((welcome, by)) if bootstrap::is_of(&self.view(), &by) => welcome,
+                // All that this node knew may have been replaced while it was away.
+                Ok((Welcome::Joined { node, view }, by)) if view.cluster == cluster && bootstrap::is_of(&view, &by) => {
+                    Welcome::Joined { node, view }
+                }
                 Ok((Welcome::Refused(why) | Welcome::NotAMember(why), by)) => {
-                    tracing::warn!("{other} ({by}), which is no member that this node knows, says: {why}");
+                    if let Some(left_out) = NOT_BELIEVED.admit() {
+                        tracing::warn!(
+                            left_out,
+                            "{other} ({by}), which is no member that this node knows, says: {why}"
+                        );
+                    }
                     continue;
                 }
                 Ok(_) | Err(_) => continue,

@@ -53,7 +53,7 @@ impl Default for Options {
 
 /// Keys that contradict each other or are not what they must be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("gateway: {what} ({}); {fix}", keys.join(", "))]
+#[error("{what} ({}); {fix}", keys.join(", "))]
 pub struct Invalid {
     pub keys: &'static [&'static str],
     pub what: String,

@@ -13,10 +13,13 @@ use std::{fmt::Display, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    time::Instant,
 };
 
 /// Idle connections that are kept; one more is closed after its answer.
 const IDLE_MAX: usize = 32;
+/// An idle connection that is older is not used: what is on the way may have forgotten it without a word.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 /// The longest answer that is read.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -27,12 +30,14 @@ pub struct Connections {
     trust: Trust,
     /// For TLS, too.
     connect_timeout: Duration,
-    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    idle_time_max: Duration,
+    /// With when each was last used; the one used last comes last.
+    idle: Mutex<Vec<(Instant, SendRequest<Full<Bytes>>)>>,
 }
 
 impl Connections {
     pub fn new(origin: Origin, trust: Trust, connect_timeout: Duration) -> Self {
-        Self { origin, trust, connect_timeout, idle: Mutex::default() }
+        Self { origin, trust, connect_timeout, idle_time_max: IDLE_TIME_MAX, idle: Mutex::default() }
     }
 
     /// Sends a request once and reads the whole answer. An error says nothing about whether it was
@@ -61,7 +66,12 @@ impl Connections {
     /// A kept connection that is still open.
     async fn idle(&self) -> Option<SendRequest<Full<Bytes>>> {
         loop {
-            let mut connection = self.idle.lock().pop()?;
+            let (used, mut connection) = self.idle.lock().pop()?;
+            if used.elapsed() > self.idle_time_max {
+                // So are all the others.
+                self.idle.lock().clear();
+                return None;
+            }
             if connection.ready().await.is_ok() {
                 return Some(connection);
             }
@@ -71,11 +81,15 @@ impl Connections {
     fn keep(&self, connection: SendRequest<Full<Bytes>>) {
         let mut idle = self.idle.lock();
         if idle.len() < IDLE_MAX {
-            idle.push(connection);
+            idle.push((Instant::now(), connection));
         }
     }
 
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
+        if self.origin.is_https {
+            // Nobody is connected to meanwhile, and it takes none of the time that there is for it.
+            self.trust.ready().await.map_err(|why| Error(format!("cannot be reached: {why}")))?;
+        }
         let dialled = tokio::time::timeout(self.connect_timeout, self.connect()).await;
         let late = |_| format!("not within {:?}", self.connect_timeout);
         dialled.map_err(late).flatten().map_err(|why| Error(format!("cannot be reached: {why}")))
@@ -168,6 +182,18 @@ mod tests {
         }
         // The second round dials only for what was not kept.
         assert_eq!(accepted.load(Ordering::SeqCst), many + 8);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_idle_for_too_long_is_not_used_again() {
+        for (idle_time_max, dialled) in [(IDLE_TIME_MAX, 1), (Duration::ZERO, 3)] {
+            let (connections, accepted) = server(1).await;
+            let connections = Connections { idle_time_max, ..connections };
+            for _ in 0..3 {
+                assert!(connections.exchange(request("/1")).await.is_ok());
+            }
+            assert_eq!(accepted.load(Ordering::SeqCst), dialled, "{idle_time_max:?}");
+        }
     }
 
     #[tokio::test]

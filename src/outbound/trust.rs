@@ -58,21 +58,42 @@ impl Trust {
     /// # Errors
     /// What is wrong with the other side, or with the authorities of this system.
     pub async fn secure(&self, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
-        let unbracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let name = ServerName::try_from(unbracketed.to_owned()).map_err(|_| format!("{host} is no name for TLS"))?;
+        let name = server_name(host).ok_or_else(|| format!("no certificate can be for {host}"))?;
         let config = self.config().await?;
         TlsConnector::from(config).connect(name, stream).await.map_err(|error| describe(&error))
     }
 
-    async fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        let load = || async {
-            let more = self.0.more.clone();
-            // Some hundred files.
-            let loaded = tokio::task::spawn_blocking(move || load(more)).await;
-            loaded.map_err(|error| error.to_string()).flatten()
-        };
-        self.0.config.get_or_try_init(load).await.cloned()
+    /// Reads the authorities, if that has not been done. Goes on where whoever waits for it gives up: it may
+    /// take longer than any one of them has.
+    ///
+    /// # Errors
+    /// There are none.
+    pub async fn ready(&self) -> Result<(), String> {
+        self.config().await.map(drop)
     }
+
+    async fn config(&self) -> Result<Arc<ClientConfig>, String> {
+        if let Some(config) = self.0.config.get() {
+            return Ok(config.clone());
+        }
+        let inner = self.0.clone();
+        let loading = tokio::spawn(async move {
+            let load = || async {
+                let more = inner.more.clone();
+                // Some hundred files.
+                let loaded = tokio::task::spawn_blocking(move || load(more)).await;
+                loaded.map_err(|error| error.to_string()).flatten()
+            };
+            inner.config.get_or_try_init(load).await.cloned()
+        });
+        loading.await.map_err(|error| error.to_string()).flatten()
+    }
+}
+
+/// Of a host as it stands in a URL.
+pub(super) fn server_name(host: &str) -> Option<ServerName<'static>> {
+    let unbracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(unbracketed.to_owned()).ok()
 }
 
 impl fmt::Debug for Trust {
@@ -89,10 +110,17 @@ fn load(more: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, String>
     for certificate in more {
         roots.add(certificate).map_err(|error| error.to_string())?;
     }
-    if added == 0 && roots.is_empty() {
-        let why = system.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
+    if let Some(error) = system.errors.first() {
+        tracing::warn!(
+            all = system.errors.len(),
+            read = added,
+            "certificate authorities of this system cannot be read: {error}"
+        );
+    }
+    if roots.is_empty() {
+        let why = system.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
         return Err(format!(
-            "this system has no certificate authorities{why}; install its package of CA certificates, or name some in `outbound.ca_file`"
+            "this system has no certificate authorities{why}: install its package of CA certificates, or name some in SSL_CERT_FILE, or in `outbound.ca_file` of a node"
         ));
     }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()));

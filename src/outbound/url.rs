@@ -1,5 +1,6 @@
 //! Addresses that this build can send requests to.
 
+use super::trust::server_name;
 use std::fmt;
 
 /// Whom connections are made to.
@@ -25,6 +26,9 @@ pub enum BadUrl {
     Malformed,
     NotHttp,
     NoHost,
+    Port,
+    /// A host that no certificate can be for.
+    Unnamed,
     Credentials,
     Fragment,
 }
@@ -49,7 +53,15 @@ impl HttpUrl {
             return Err(BadUrl::Fragment);
         }
         let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        let port = authority.port_u16().unwrap_or(standard_port(is_https));
+        // What is no port is not seen as one, and the standard one would be taken.
+        let port = match (authority.port_u16(), &authority.as_str()[authority.host().len()..]) {
+            (Some(port @ 1..), _) => port,
+            (None, "") => standard_port(is_https),
+            _ => return Err(BadUrl::Port),
+        };
+        if is_https && server_name(authority.host()).is_none() {
+            return Err(BadUrl::Unnamed);
+        }
         Ok(Self { origin: Origin { is_https, host: authority.host().to_owned(), port }, path_and_query })
     }
 }
@@ -79,6 +91,8 @@ impl fmt::Display for BadUrl {
             Self::Malformed => "not a URL",
             Self::NotHttp => "neither an https:// nor an http:// URL",
             Self::NoHost => "names no host",
+            Self::Port => "has a port that is none",
+            Self::Unnamed => "names a host that no certificate can be for",
             Self::Credentials => "must not carry credentials",
             Self::Fragment => "must not have a fragment",
         })
@@ -113,6 +127,10 @@ mod tests {
             ("http://", BadUrl::Malformed),
             ("http://:80/", BadUrl::NoHost),
             ("http://u:p@x/", BadUrl::Credentials),
+            ("https://x:99999/", BadUrl::Port),
+            ("https://x:8o/", BadUrl::Port),
+            ("http://x:0/", BadUrl::Port),
+            ("https://1.2.3/", BadUrl::Unnamed),
             ("http://x/#a", BadUrl::Fragment),
             ("http://x y", BadUrl::Malformed),
             ("", BadUrl::Malformed),

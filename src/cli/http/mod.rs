@@ -119,7 +119,17 @@ fn origin(url: &str) -> Result<Origin, Error> {
     if authority.contains('@') {
         return Err(bad("credentials go into --token"));
     }
-    let port = parsed.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+    let port = match (parsed.port_u16(), &authority[parsed.host().len()..]) {
+        (Some(port), _) => port,
+        (None, "") => {
+            if is_https {
+                443
+            } else {
+                80
+            }
+        }
+        _ => return Err(bad("its port is none")),
+    };
     Ok(Origin { is_https, host: parsed.host().to_owned(), port })
 }
 
@@ -319,7 +329,7 @@ pub(super) mod tests {
             (proxy.url(), proxy.origin.host_header()),
             ("https://shop.example:443".into(), "shop.example".into())
         );
-        for bad in ["", "https://a", "ftp://a", "http://", "http://u:p@a:1", "http://a b"] {
+        for bad in ["", "https://a", "a:99999", "http://a:8o", "ftp://a", "http://", "http://u:p@a:1", "http://a b"] {
             assert!(matches!(authority(bad), Err(Error::BadUrl { .. })), "{bad}");
         }
     }

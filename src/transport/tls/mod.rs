@@ -108,8 +108,14 @@ struct Inner {
     files: files::Files,
     name: String,
     current: Mutex<Arc<Loaded>>,
-    /// Of the files as they were last looked at, be they good or not.
-    looked_at: Mutex<Stamp>,
+    looked: Mutex<Looked>,
+}
+
+/// What the last look at the files came to.
+struct Looked {
+    stamp: Stamp,
+    /// Why they could not be used. What is wrong may be mended without a trace in the stamp.
+    failed: Option<String>,
 }
 
 impl Tls {
@@ -126,9 +132,9 @@ impl Tls {
         };
         let files = files::Files { ca: ca.clone(), certificate: certificate.clone(), key: key.clone() };
         // Before what is read: files that change meanwhile are read again.
-        let looked_at = Mutex::new(files.stamp());
+        let looked = Mutex::new(Looked { stamp: files.stamp(), failed: None });
         let current = Mutex::new(Arc::new(files.load(name)?));
-        Ok(Some(Self(Arc::new(Inner { files, name: name.to_owned(), current, looked_at }))))
+        Ok(Some(Self(Arc::new(Inner { files, name: name.to_owned(), current, looked }))))
     }
 
     /// Looks after the files until it is dropped: new ones are used from the next connection on, and
@@ -140,15 +146,16 @@ impl Tls {
             tick.tick().await;
             let this = self.clone();
             // A disk that hangs must hold up nobody but this.
-            if tokio::task::spawn_blocking(move || this.reload()).await.is_err() {
-                return;
+            if let Err(error) = tokio::task::spawn_blocking(move || this.reload()).await {
+                tracing::error!("looking at the certificates failed: {error}");
             }
             let left = self.current().not_after - files::now().as_secs().cast_signed();
             if left < END_IS_NEAR.as_secs().cast_signed() && warned.is_none_or(|at| at.elapsed() > WARN_INTERVAL) {
                 warned = Some(Instant::now());
+                let what = if left < 0 { "has expired" } else { "ends soon" };
                 tracing::warn!(
                     days_left = left / 86_400,
-                    "the certificate of the node links ends soon; make another with `quorate certs node {} --overwrite`",
+                    "the certificate of the node links {what}; make another with `quorate certs node {} --overwrite`",
                     self.0.name
                 );
             }
@@ -159,16 +166,23 @@ impl Tls {
     /// that goes wrong must not cut off a node whose certificate is good. That is said once.
     pub(super) fn reload(&self) {
         let inner = &self.0;
+        let mut looked = inner.looked.lock();
         let stamp = inner.files.stamp();
-        if std::mem::replace(&mut *inner.looked_at.lock(), stamp) == stamp {
+        if looked.stamp == stamp && looked.failed.is_none() {
             return;
         }
+        looked.stamp = stamp;
         match inner.files.load(&inner.name) {
             Ok(loaded) => {
                 *inner.current.lock() = Arc::new(loaded);
+                looked.failed = None;
                 tracing::info!("the certificate of the node links was renewed");
             }
-            Err(error) => tracing::warn!("certificates changed, and those from before stay in use: {error}"),
+            Err(error) if looked.failed.as_ref() == Some(&error) => {}
+            Err(error) => {
+                tracing::warn!("certificates changed, and those from before stay in use: {error}");
+                looked.failed = Some(error);
+            }
         }
     }
 

@@ -296,17 +296,20 @@ async fn a_capture_that_the_gateway_declines_leaves_the_authorization_standing()
     shop.stop().await;
 }
 
-/// An attempt to authorize, on its own.
-async fn attempt(till: &Till, trust: Trust) -> Result<GatewayResponse, Error> {
-    let request = GatewayRequest {
+fn request() -> GatewayRequest {
+    GatewayRequest {
         operation: Operation::Authorize,
         key: "pay_1:authorize".into(),
         payment_method: "pm_any".into(),
         amount: serde_json::from_value(usd(500)).expect("money"),
         authorization: None,
         metadata: std::collections::BTreeMap::new(),
-    };
-    HttpGateway::new(&options(till), trust).expect("valid options").attempt(&request, 1).await
+    }
+}
+
+/// An attempt to authorize, on its own.
+async fn attempt(till: &Till, trust: Trust) -> Result<GatewayResponse, Error> {
+    HttpGateway::new(&options(till), trust).expect("valid options").attempt(&request(), 1).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,11 +328,10 @@ async fn a_gateway_with_https_is_paid_through_a_bad_day() {
         assert_eq!(paid["status"], "captured", "{paid}");
         agrees(&till, &paid);
     }
+    shop.stop().await;
     let ledger = till.ledger();
     assert_eq!(ledger.offences, Vec::<String>::new());
     assert!(ledger.seen.values().any(|seen| *seen > 1), "the day was bad");
-    drop(ledger);
-    shop.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -353,6 +355,13 @@ async fn a_gateway_whose_certificate_is_not_good_is_sent_nothing() {
         let Error::Unanswered(text) = &error else { panic!("it may be mended: {error:?}") };
         assert!(text.starts_with("the gateway: cannot be reached: ") && text.contains(why), "{text}");
     }
+    // One who takes the connection and says nothing.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://localhost:{}", mute.local_addr().expect("an address").port());
+    let silent = Options { base_url: Some(url), connect_timeout: REQUEST_TIMEOUT / 3, ..options(&sound) };
+    let error = HttpGateway::new(&silent, trust()).expect("valid options").attempt(&request(), 1).await;
+    let late = format!("the gateway: cannot be reached: not within {:?}", REQUEST_TIMEOUT / 3);
+    assert_eq!(error, Err(Error::Unanswered(late)));
     for till in [&elsewhere, &foreign, &plain] {
         assert!(till.ledger().seen.is_empty(), "not even the key of an operation");
     }

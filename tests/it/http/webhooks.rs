@@ -399,7 +399,7 @@ async fn a_receiver_with_https_hears_all_and_one_that_is_not_trusted_hears_nothi
     assert!(stranger.seen().is_empty(), "not a word went there");
     // It moves to where it is trusted, and hears what waited.
     change(&shop, &other, json!({"url": trusted.url})).await.is(200);
-    let both = |receiver: &Receiver| receiver.seen().values().filter(|seen| **seen == 2).count() == ORDER.len();
+    let both = |receiver: &Receiver| receiver.seen().values().filter(|seen| **seen >= 2).count() == ORDER.len();
     trusted.wait_until("the other endpoint's events come here, too", both).await;
     shop.stop().await;
 }
