@@ -259,7 +259,7 @@ mod tests {
     use super::*;
     use crate::{
         catalog::Placement,
-        transport::{Class, Error, LinkView, Peer},
+        transport::{Class, Error, Introduced, LinkView, Peer},
     };
     use futures::future::BoxFuture;
     use std::collections::BTreeMap;
@@ -268,12 +268,7 @@ mod tests {
     struct Seeds(BTreeMap<String, (Welcome, Welcome, Counterpart)>);
 
     impl Transport for Seeds {
-        fn introduce(
-            &self,
-            address: String,
-            request: Bytes,
-            _: Duration,
-        ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>> {
+        fn introduce(&self, address: String, request: Bytes, _: Duration) -> BoxFuture<'static, Introduced> {
             let found = self.0.get(&address).cloned();
             Box::pin(async move {
                 let (hello, join, by) = found.ok_or("nobody listens there")?;

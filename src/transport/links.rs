@@ -9,7 +9,8 @@
 //! the smaller id dials; no lock is held while a line or a handler is called.
 
 use super::{
-    Class, Counterpart, Error, Handler, INTRODUCTION_BYTES_MAX, LinkState, LinkView, Options, Peer, Transport, dialer,
+    Class, Counterpart, Error, Handler, INTRODUCTION_BYTES_MAX, Introduced, LinkState, LinkView, Options, Peer,
+    Transport, dialer,
     frame::Header,
     impaired::{self, Gate},
     link::{Arrived, Link},
@@ -377,12 +378,7 @@ impl Transport for Arc<Links> {
         }
     }
 
-    fn introduce(
-        &self,
-        address: String,
-        request: Bytes,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>> {
+    fn introduce(&self, address: String, request: Bytes, timeout: Duration) -> BoxFuture<'static, Introduced> {
         let wire = self.wire.get().cloned();
         let (impairments, peer) = (self.impairments.clone(), self.name_at(&address));
         Box::pin(async move {

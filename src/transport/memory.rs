@@ -9,7 +9,7 @@
 //! batch is lost on a link that stays open. Time is tokio's, so paused clocks work.
 
 use super::{
-    Counterpart, Handler, Options, Peer, Transport,
+    Counterpart, Handler, Introduced, Options, Peer, Transport,
     links::{Links, Unwelcome},
     wire::{DialError, Hello, Line, LinkId, Wire},
 };
@@ -276,12 +276,7 @@ impl Wire for MemoryWire {
         })
     }
 
-    fn introduce(
-        &self,
-        address: String,
-        request: Bytes,
-        _: Duration,
-    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>> {
+    fn introduce(&self, address: String, request: Bytes, _: Duration) -> BoxFuture<'static, Introduced> {
         let (network, gone, from) = (self.network.clone(), self.gone.clone(), self.address.clone());
         Box::pin(async move {
             if gone.is_cancelled() {

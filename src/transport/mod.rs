@@ -106,6 +106,9 @@ pub enum Error {
     Refused { node: NodeId, detail: String },
 }
 
+/// The reply to an introduction, and whom the one that gave it may claim to be; or why there is none.
+pub type Introduced = Result<(Bytes, Counterpart), String>;
+
 /// Answers what peers ask. One per node.
 pub trait Handler: Send + Sync + 'static {
     /// Answers a request that came over a link. `Err` reaches the caller as [`Error::Refused`].
@@ -131,14 +134,8 @@ pub trait Transport: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'static, Result<Bytes, Error>>;
 
-    /// Asks whoever listens at `address` (`host:port`), without a link, and says whom that one may claim
-    /// to be. Used to bootstrap and join.
-    fn introduce(
-        &self,
-        address: String,
-        request: Bytes,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>>;
+    /// Asks whoever listens at `address` (`host:port`), without a link. Used to bootstrap and join.
+    fn introduce(&self, address: String, request: Bytes, timeout: Duration) -> BoxFuture<'static, Introduced>;
 
     /// The peers to keep links with, without this node itself; replaces the former list.
     fn set_peers(&self, me: NodeId, peers: Vec<Peer>);

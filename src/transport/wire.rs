@@ -1,6 +1,6 @@
 //! What [`super::links::Links`] needs of a wire, and what a wire tells of a peer that says hello.
 
-use super::{Counterpart, Peer};
+use super::{Introduced, Peer};
 use crate::catalog::NodeId;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,12 +16,7 @@ pub(super) trait Wire: Send + Sync + 'static {
     fn dial(&self, me: NodeId, peer: Peer) -> BoxFuture<'static, Result<(), DialError>>;
 
     /// See [`super::Transport::introduce`].
-    fn introduce(
-        &self,
-        address: String,
-        request: Bytes,
-        timeout: Duration,
-    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>>;
+    fn introduce(&self, address: String, request: Bytes, timeout: Duration) -> BoxFuture<'static, Introduced>;
 
     /// Closes every connection and stops listening.
     fn close(&self) -> BoxFuture<'static, ()>;

@@ -99,7 +99,7 @@ async fn a_cluster_with_certificates_sells_through_a_kill_and_a_renewal() {
     .await;
     wait_until("it says so", PATIENCE, || async {
         let log = cluster.node(2).log_text();
-        log.contains("certificate of the node links was renewed") && log.contains("ends soon")
+        log.contains("certificates of the node links were read again") && log.contains("ends soon")
     })
     .await;
     // Whoever comes back meets the others anew.

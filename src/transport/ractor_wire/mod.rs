@@ -28,7 +28,7 @@ use self::{
     stream::{Channel, LinkStream},
 };
 use super::{
-    BATCH_BYTES_MAX, Counterpart, FRAME_BYTES_MAX, Handler, Identity, Options, Peer,
+    BATCH_BYTES_MAX, Counterpart, FRAME_BYTES_MAX, Handler, Identity, Introduced, Options, Peer,
     links::Links,
     log_limit::LogLimit,
     tls::Tls,
@@ -232,7 +232,7 @@ impl RactorWire {
         result
     }
 
-    async fn ask(&self, address: &str, request: &[u8]) -> Result<(Bytes, Counterpart), String> {
+    async fn ask(&self, address: &str, request: &[u8]) -> Introduced {
         // Whoever listens there: the address is all that is known of it.
         let (mut channel, there) = self.connect(address).await?;
         match handshake::dial(&mut channel, &self.keys, Purpose::Introduction, request).await {
@@ -249,12 +249,7 @@ impl Wire for Arc<RactorWire> {
         Box::pin(async move { wire.open(me, peer).await })
     }
 
-    fn introduce(
-        &self,
-        address: String,
-        request: Bytes,
-        _: Duration,
-    ) -> BoxFuture<'static, Result<(Bytes, Counterpart), String>> {
+    fn introduce(&self, address: String, request: Bytes, _: Duration) -> BoxFuture<'static, Introduced> {
         let wire = self.clone();
         Box::pin(async move { wire.ask(&address, &request).await })
     }

@@ -12,6 +12,8 @@
 //! whoever hears the claim ([`Counterpart::may_be`]). The proof of the cluster secret comes on top.
 
 mod authority;
+mod counterpart;
+mod failure;
 mod files;
 #[cfg(test)]
 pub(super) mod tests;
@@ -24,10 +26,12 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::{
     TlsAcceptor, TlsConnector, TlsStream,
-    rustls::{self, AlertDescription, CertificateError, pki_types::ServerName},
+    rustls::{self, pki_types::ServerName},
 };
 
 pub use authority::{Authority, Issued};
+pub use counterpart::Counterpart;
+pub use failure::Failure;
 
 /// Between two looks at the files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -58,44 +62,6 @@ impl Options {
                 Err(format!("{given} is set and {missing} is not: all three, or none"))
             }
             _ => Ok(()),
-        }
-    }
-}
-
-/// Whom a caller may claim to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Counterpart {
-    /// There is no TLS here: whoever knows the cluster secret.
-    Anyone,
-    /// One of those that its certificate names.
-    Named(Arc<[String]>),
-}
-
-impl Counterpart {
-    /// Whether it may go by this name.
-    pub fn may_be(&self, name: &str) -> bool {
-        match self {
-            Self::Anyone => true,
-            Self::Named(names) => names.iter().any(|one| one == name),
-        }
-    }
-
-    /// # Errors
-    /// It may not go by this name; one line that says who it may be.
-    pub fn check(&self, name: &str) -> Result<(), String> {
-        match self.may_be(name) {
-            true => Ok(()),
-            false => Err(format!("the certificate is for {self}, not for {name}")),
-        }
-    }
-}
-
-impl fmt::Display for Counterpart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anyone => f.write_str("anyone"),
-            Self::Named(names) if names.is_empty() => f.write_str("no name"),
-            Self::Named(names) => f.write_str(&names.join(", ")),
         }
     }
 }
@@ -137,7 +103,7 @@ impl Tls {
         Ok(Some(Self(Arc::new(Inner { files, name: name.to_owned(), current, looked }))))
     }
 
-    /// Looks after the files until it is dropped: new ones are used from the next connection on, and
+    /// Looks after the files, until this future is dropped: new ones are used from the next connection on, and
     /// an end that comes near is said in time.
     pub(super) async fn watch(self) {
         let mut tick = tokio::time::interval(LOOK_INTERVAL);
@@ -176,7 +142,7 @@ impl Tls {
             Ok(loaded) => {
                 *inner.current.lock() = Arc::new(loaded);
                 looked.failed = None;
-                tracing::info!("the certificate of the node links was renewed");
+                tracing::info!("the certificates of the node links were read again");
             }
             Err(error) if looked.failed.as_ref() == Some(&error) => {}
             Err(error) => {
@@ -199,8 +165,8 @@ impl Tls {
         // No name is sent: whose certificate it is gets looked at afterwards, by the name that is claimed.
         let nobody = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
         let stream = TlsConnector::from(loaded.client.clone()).connect(nobody, stream).await?;
-        let caller = caller(stream.get_ref().1)?;
-        Ok((TlsStream::Client(stream), caller))
+        let acceptor = counterpart(stream.get_ref().1)?;
+        Ok((TlsStream::Client(stream), acceptor))
     }
 
     /// The accepting side. Deadlines are the caller's.
@@ -210,8 +176,8 @@ impl Tls {
     pub async fn accept(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Counterpart)> {
         let loaded = self.current();
         let stream = TlsAcceptor::from(loaded.server.clone()).accept(stream).await?;
-        let caller = caller(stream.get_ref().1)?;
-        Ok((TlsStream::Server(stream), caller))
+        let dialler = counterpart(stream.get_ref().1)?;
+        Ok((TlsStream::Server(stream), dialler))
     }
 }
 
@@ -221,48 +187,9 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn caller(connection: &rustls::CommonState) -> io::Result<Counterpart> {
+fn counterpart(connection: &rustls::CommonState) -> io::Result<Counterpart> {
     let certificate = connection.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| io::Error::other("a peer without a certificate was let in"))?;
     let named = files::Leaf::parse(certificate).map_err(io::Error::other)?;
     Ok(Counterpart::Named(named.names.into()))
-}
-
-/// Why a connection came to nothing, if it is TLS that failed.
-#[derive(Debug)]
-pub enum Failure {
-    /// The peer is a node without certificates.
-    OneSided,
-    /// In words, after the peer's address.
-    Other(String),
-}
-
-impl Failure {
-    pub fn of(error: &io::Error) -> Option<Self> {
-        use CertificateError as Bad;
-        use rustls::Error::{AlertReceived, InvalidCertificate, InvalidMessage, NoCertificatesPresented};
-        let text = match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-            // What a node without certificates answers: handshake::one_sided_tls.
-            AlertReceived(AlertDescription::UnexpectedMessage) => return Some(Self::OneSided),
-            InvalidMessage(rustls::InvalidMessage::InvalidContentType) => "it does not speak TLS",
-            InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
-                "its certificate is of an authority that is not in transport.tls.ca_file"
-            }
-            InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
-                "its certificate has expired, or the clock of this node is wrong"
-            }
-            InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
-                "its certificate is not valid yet, or the clock of this node is wrong"
-            }
-            AlertReceived(AlertDescription::UnknownCA | AlertDescription::DecryptError) => {
-                "it does not trust the authority of this node's certificate"
-            }
-            AlertReceived(AlertDescription::CertificateExpired) => {
-                "it takes this node's certificate for expired, or not valid yet; check both clocks"
-            }
-            NoCertificatesPresented => "it shows no certificate",
-            other => return Some(Self::Other(format!("TLS: {other}"))),
-        };
-        Some(Self::Other(text.into()))
-    }
 }
