@@ -142,7 +142,25 @@ pub(super) fn decode_view(bytes: &[u8], version: u64) -> Option<View> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Cluster, *};
+    use super::{
+        super::{
+            Cluster,
+            builder::{in_memory_configs, in_memory_links},
+            node::Engines,
+        },
+        *,
+    };
+    use crate::{
+        catalog::InstanceId,
+        impairment::Impairments,
+        shard::Registry,
+        storage::MemoryStorage,
+        transport::{Error, Introduced, LinkView, Peer, Transport, memory::Network},
+    };
+    use std::time::Duration;
+    use tokio::sync::watch;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn who_joins_or_takes_a_place_does_so_under_the_name_of_its_certificate() {
@@ -157,7 +175,7 @@ mod tests {
             let answer = gateway.introduce(caller, question.into()).await.expect("an answer");
             codec::decode::<Welcome>("introduction", &answer).expect("a welcome")
         };
-        let stranger = Member { instance: crate::catalog::InstanceId(1), address: "elsewhere".into(), ..known.clone() };
+        let stranger = Member { instance: InstanceId(1), address: "elsewhere".into(), ..known.clone() };
         for replace in [false, true] {
             let refused = ask(&["n7"], &stranger, replace).await;
             let words = format!("{0} may not join: the certificate is for n7, not for {0}", known.name);
@@ -165,5 +183,99 @@ mod tests {
         }
         assert!(matches!(ask(&["n7", &known.name], &known, false).await, Welcome::Joined { .. }), "its own name");
         cluster.shutdown().await;
+    }
+
+    /// Answers every introduction with "you are no member", under a certificate for `by`.
+    struct Liar {
+        links: Arc<dyn Transport>,
+        by: Counterpart,
+        told: watch::Sender<usize>,
+    }
+
+    impl Transport for Liar {
+        fn introduce(&self, _: String, _: Bytes, _: Duration) -> BoxFuture<'static, Introduced> {
+            let lie = codec::encode("introduction", &Welcome::NotAMember("you are none of us".into()));
+            self.told.send_modify(|told| *told += 1);
+            let answer = lie.map(|lie| (lie.into(), self.by.clone())).map_err(|error| error.to_string());
+            Box::pin(async move { answer })
+        }
+
+        fn request(
+            &self,
+            to: NodeId,
+            class: Class,
+            request: Bytes,
+            timeout: Duration,
+        ) -> BoxFuture<'static, Result<Bytes, Error>> {
+            self.links.request(to, class, request, timeout)
+        }
+
+        fn set_peers(&self, me: NodeId, peers: Vec<Peer>) {
+            self.links.set_peers(me, peers);
+        }
+
+        fn links(&self) -> watch::Receiver<LinkView> {
+            self.links.links()
+        }
+
+        fn close(&self, timeout: Duration) -> BoxFuture<'static, ()> {
+            self.links.close(timeout)
+        }
+    }
+
+    /// Two nodes on these storages; the second one is told lies by `liar`. With how often it was.
+    async fn start(
+        network: &Network,
+        storages: &[Arc<MemoryStorage>],
+        liar: Option<Counterpart>,
+    ) -> (Cluster, watch::Receiver<usize>) {
+        let mut registry = Registry::default();
+        registry.add_entity::<Catalog>();
+        let (registry, told) = (Arc::new(registry), watch::Sender::new(0));
+        let mut nodes = Vec::new();
+        for (number, (config, storage)) in in_memory_configs(2).into_iter().zip(storages).enumerate() {
+            let mut links = in_memory_links(network, &config, Impairments::none());
+            if let Some(by) = liar.clone().filter(|_| number == 1) {
+                let told = told.clone();
+                links = Box::new(move |handler| {
+                    Box::pin(async move {
+                        let links = links(handler).await?;
+                        Ok(Arc::new(Liar { links, by, told }) as Arc<dyn Transport>)
+                    })
+                });
+            }
+            let clock = crate::cluster::Clock::default();
+            let engines = Engines { storage: storage.clone(), links, gossip: None, clock, faults: None, boot_id: 1 };
+            nodes.push(Node::start(config, registry.clone(), engines).await.expect("a node starts"));
+        }
+        (Cluster::of(nodes), told.subscribe())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn that_it_is_no_member_a_node_believes_of_members_only() {
+        let network = Network::new();
+        let mut storages: Vec<_> = (0..2).map(|_| Arc::new(MemoryStorage::new())).collect();
+        let (cluster, _) = start(&network, &storages, None).await;
+        for node in 0..2 {
+            cluster.on_node(node).ready(PATIENCE).await.expect("both get ready");
+        }
+        cluster.shutdown().await;
+        for (by, is_believed) in [("node-7", false), ("node-1", true)] {
+            storages = storages.iter().map(|storage| Arc::new(storage.crash())).collect();
+            let liar = Counterpart::Named([by.to_owned()].into());
+            let (cluster, mut told) = start(&network, &storages, Some(liar)).await;
+            let second = cluster.on_node(1);
+            match is_believed {
+                true => {
+                    let why = tokio::time::timeout(PATIENCE, second.failed()).await;
+                    assert_eq!(why.as_deref(), Ok("you are none of us"));
+                }
+                false => {
+                    tokio::time::timeout(PATIENCE, told.wait_for(|told| *told > 0)).await.expect("told").expect("open");
+                    second.ready(PATIENCE).await.expect("it serves on");
+                }
+            }
+            cluster.shutdown().await;
+        }
     }
 }
