@@ -271,8 +271,20 @@ mod tests {
                     assert_eq!(why.as_deref(), Ok("you are none of us"));
                 }
                 false => {
-                    tokio::time::timeout(PATIENCE, told.wait_for(|told| *told > 0)).await.expect("told").expect("open");
+                    // Two of seeds, and one of members.
+                    tokio::time::timeout(PATIENCE, told.wait_for(|told| *told >= 3))
+                        .await
+                        .expect("told")
+                        .expect("open");
                     second.ready(PATIENCE).await.expect("it serves on");
+                    let ended = async {
+                        tokio::select! {
+                            why = second.failed() => why,
+                            () = second.node().left() => "it has left".to_owned(),
+                        }
+                    };
+                    let ended = tokio::time::timeout(Duration::from_millis(500), ended).await;
+                    assert!(ended.is_err(), "{ended:?}");
                 }
             }
             cluster.shutdown().await;
