@@ -30,7 +30,7 @@ pub struct Options {
 pub struct Trust(Arc<Inner>);
 
 struct Inner {
-    more: Vec<CertificateDer<'static>>,
+    more: RootCertStore,
     /// Those of the system are read when they are first needed.
     config: OnceCell<Arc<ClientConfig>>,
 }
@@ -40,16 +40,16 @@ impl Trust {
     /// `SSL_CERT_DIR` name instead.
     #[must_use]
     pub fn system() -> Self {
-        Self::and(Vec::new())
+        Self::and(RootCertStore::empty())
     }
 
     /// # Errors
     /// `outbound.ca_file` holds no certificates; one line for the operator.
     pub fn of(options: &Options) -> Result<Self, String> {
-        options.ca_file.as_deref().map_or(Ok(Self::system()), |file| certificates(file).map(Self::and))
+        options.ca_file.as_deref().map_or(Ok(Self::system()), |file| authorities(file).map(Self::and))
     }
 
-    fn and(more: Vec<CertificateDer<'static>>) -> Self {
+    fn and(more: RootCertStore) -> Self {
         Self(Arc::new(Inner { more, config: OnceCell::new() }))
     }
 
@@ -102,14 +102,10 @@ impl fmt::Debug for Trust {
     }
 }
 
-fn load(more: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, String> {
+fn load(mut roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
     let system = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
     // Of the many that a system has, some may be too odd to be read.
     let (added, _) = roots.add_parsable_certificates(system.certs);
-    for certificate in more {
-        roots.add(certificate).map_err(|error| error.to_string())?;
-    }
     if let Some(error) = system.errors.first() {
         tracing::warn!(
             all = system.errors.len(),
@@ -130,18 +126,20 @@ fn load(more: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, String>
     Ok(Arc::new(config))
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+/// All that stand in a file, at least one.
+fn authorities(file: &Path) -> Result<RootCertStore, String> {
     let refused = |what: &dyn Display| format!("`outbound.ca_file` = {}: {what}", file.display());
     let bytes = std::fs::read(file).map_err(|error| refused(&error))?;
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let all = all.map_err(|error| refused(&format_args!("no certificate in PEM form ({error})")))?;
-    if all.is_empty() {
-        return Err(refused(&"holds no certificate in PEM form"));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let certificate =
+            certificate.map_err(|error| refused(&format_args!("no certificate in PEM form ({error})")))?;
+        roots.add(certificate).map_err(|error| refused(&error))?;
     }
-    for certificate in &all {
-        RootCertStore::empty().add(certificate.clone()).map_err(|error| refused(&error))?;
+    match roots.is_empty() {
+        true => Err(refused(&"holds no certificate in PEM form")),
+        false => Ok(roots),
     }
-    Ok(all)
 }
 
 fn describe(error: &std::io::Error) -> String {

@@ -53,20 +53,28 @@ impl HttpUrl {
             return Err(BadUrl::Fragment);
         }
         let path_and_query = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        // What is no port is not seen as one, and the standard one would be taken.
-        let port = match (authority.port_u16(), &authority.as_str()[authority.host().len()..]) {
-            (Some(port @ 1..), _) => port,
-            (None, "") => standard_port(is_https),
-            _ => return Err(BadUrl::Port),
-        };
-        if is_https && server_name(authority.host()).is_none() {
+        let origin = Origin::of(is_https, authority).filter(|origin| origin.port != 0).ok_or(BadUrl::Port)?;
+        if is_https && server_name(&origin.host).is_none() {
             return Err(BadUrl::Unnamed);
         }
-        Ok(Self { origin: Origin { is_https, host: authority.host().to_owned(), port }, path_and_query })
+        Ok(Self { origin, path_and_query })
     }
 }
 
 impl Origin {
+    /// Of what stands between scheme and path, without credentials; the standard port if it names none.
+    /// `None` if it names one that is none.
+    pub fn of(is_https: bool, authority: &hyper::http::uri::Authority) -> Option<Self> {
+        let host = authority.host();
+        // What is no port is not seen as one, and the standard one would be taken.
+        let port = match (authority.port_u16(), &authority.as_str()[host.len()..]) {
+            (Some(port), _) => port,
+            (None, "") => standard_port(is_https),
+            _ => return None,
+        };
+        Some(Self { is_https, host: host.to_owned(), port })
+    }
+
     /// `host:port`, to connect to.
     pub fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)

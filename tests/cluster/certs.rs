@@ -1,7 +1,7 @@
 //! Certificates: made on the command line, shown by nodes to each other, and refused where they should be.
 
 use crate::{
-    harness::{Cluster, Node, PATIENCE, Response, quorate, run, run_with, wait_until},
+    harness::{Cluster, Node, PATIENCE, Response, assert_one_line, quorate, run, run_with, wait_until},
     https::{Entered, Https},
 };
 use serde_json::{Value, json};
@@ -18,15 +18,6 @@ async fn make(dir: &Path, arguments: &[&str]) -> String {
     let output = certs(dir, arguments).await;
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn assert_fails(output: &Output, code: i32, words: &[&str]) {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.starts_with("error: ") && said.lines().count() == 1, "one line: {said}");
-    for word in words {
-        assert!(said.contains(word), "{word:?} is missing: {said}");
-    }
 }
 
 /// Flags for a node that shows the certificate `certificate`, from `dir`.
@@ -159,7 +150,7 @@ async fn only_who_has_a_certificate_of_the_authority_for_its_own_name_gets_in() 
     // The certificate of another node: it does not even start.
     let node = newcomer(&shows(dir, "n1"));
     let output = run(&node.arguments().iter().map(String::as_str).collect::<Vec<_>>()).await;
-    assert_fails(&output, 2, &["`transport.tls.certificate_file`", "is for \"n1\", and this node is \"n9\""]);
+    assert_one_line(&output, 2, &["`transport.tls.certificate_file`", "is for \"n1\", and this node is \"n9\""]);
 
     // Its own: it joins.
     make(dir, &["node", "n9"]).await;
@@ -173,7 +164,7 @@ async fn certificates_are_made_once_and_keys_are_for_their_owner_only() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let dir = dir.path().join("certs");
     let output = certs(&dir, &["node", "n1"]).await;
-    assert_fails(&output, 1, &["ca.crt", "No such file", "quorate certs init"]);
+    assert_one_line(&output, 1, &["ca.crt", "No such file", "quorate certs init"]);
 
     let said = make(&dir, &["init"]).await;
     assert!(said.contains("ca.crt") && said.contains("good until 20"), "{said}");
@@ -193,15 +184,15 @@ async fn certificates_are_made_once_and_keys_are_for_their_owner_only() {
     assert_eq!(all, ["ca.crt", "ca.key", "n1.crt", "n1.key"], "and nothing else");
 
     let before = fs::read(dir.join("ca.key")).expect("the key");
-    assert_fails(&certs(&dir, &["init"]).await, 1, &["ca.crt is there already"]);
-    assert_fails(&certs(&dir, &["node", "n1"]).await, 1, &["n1.crt is there already", "--overwrite"]);
+    assert_one_line(&certs(&dir, &["init"]).await, 1, &["ca.crt is there already"]);
+    assert_one_line(&certs(&dir, &["node", "n1"]).await, 1, &["n1.crt is there already", "--overwrite"]);
     assert_eq!(fs::read(dir.join("ca.key")).expect("the key"), before);
-    assert_fails(&certs(&dir, &["node", "N 1"]).await, 2, &["\"N 1\" is not a node name", "1 to 63 of a-z"]);
-    assert_fails(&certs(&dir, &["node", "ca", "--overwrite"]).await, 2, &["of the authority"]);
+    assert_one_line(&certs(&dir, &["node", "N 1"]).await, 2, &["\"N 1\" is not a node name", "1 to 63 of a-z"]);
+    assert_one_line(&certs(&dir, &["node", "ca", "--overwrite"]).await, 2, &["of the authority"]);
     assert_eq!(certs(&dir, &["node", "n2", "--days", "0"]).await.status.code(), Some(2));
 
     fs::write(dir.join("ca.key"), fs::read(dir.join("n1.key")).expect("a key")).expect("written");
-    assert_fails(&certs(&dir, &["node", "n2"]).await, 1, &["ca.key", "the key is not the one of the certificate"]);
+    assert_one_line(&certs(&dir, &["node", "n2"]).await, 1, &["ca.key", "the key is not the one of the certificate"]);
     assert!(!dir.join("n2.key").exists());
 
     // A link that leads nowhere is in the way, too, and nothing is written beside it.
@@ -209,14 +200,14 @@ async fn certificates_are_made_once_and_keys_are_for_their_owner_only() {
     fs::create_dir_all(&dir).expect("a directory");
     std::os::unix::fs::symlink(dir.join("nowhere").join("ca.crt"), dir.join("n1.crt")).expect("a link");
     make(&dir, &["init"]).await;
-    assert_fails(&certs(&dir, &["node", "n1"]).await, 1, &["n1.crt is there already"]);
+    assert_one_line(&certs(&dir, &["node", "n1"]).await, 1, &["n1.crt is there already"]);
     assert!(!dir.join("n1.key").exists());
 }
 
 #[test]
 fn half_of_a_configuration_is_refused_with_what_is_missing() {
     let output = quorate(&["node", "--seeds", "127.0.0.1:1", "--set", "transport.tls.ca_file=ca.crt"]).output();
-    assert_fails(
+    assert_one_line(
         &output.expect("it runs"),
         2,
         &["transport.tls.ca_file", "transport.tls.certificate_file", "flag --set", "all three, or none"],
@@ -249,6 +240,6 @@ async fn the_command_line_goes_through_a_proxy_with_tls_and_no_further_than_it_t
     let backup = cluster.dir().join("backup").display().to_string();
     let taken = run_with(&trusting, &["backup", &backup, "--url", &url]).await;
     assert_eq!(taken.status.code(), Some(0), "{}", String::from_utf8_lossy(&taken.stderr));
-    assert_fails(&run(&["status", "--url", &url]).await, 3, &["cannot reach https://", "SSL_CERT_FILE"]);
+    assert_one_line(&run(&["status", "--url", &url]).await, 3, &["cannot reach https://", "SSL_CERT_FILE"]);
     proxy.abort();
 }

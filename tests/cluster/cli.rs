@@ -1,6 +1,6 @@
 //! What the command line says when it cannot do what it was asked: one line, and an exit code.
 
-use crate::harness::{free_ports, run};
+use crate::harness::{assert_one_line, free_ports, run};
 use quorate::{
     catalog::ClusterId,
     cluster::backup::{BackupHeader, BackupId, BackupWriter, STATE_FORMAT, ShardHead},
@@ -19,16 +19,6 @@ fn stderr(output: &Output) -> String {
 
 fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Asserts the exit code and that all that was said is one `error: …` line with `words` in it.
-fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
-    let said = stderr(output);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.starts_with("error: ") && said.lines().count() == 1, "one line: {said}");
-    for word in words {
-        assert!(said.contains(word), "{word:?} is missing: {said}");
-    }
 }
 
 /// Arguments for a node that would start, were it not for what the test changes.

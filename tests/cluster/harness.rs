@@ -309,6 +309,16 @@ pub async fn run_with(variables: &[(&str, &str)], arguments: &[&str]) -> Output 
     Output { status, stdout: read(&out), stderr: read(&err) }
 }
 
+/// Asserts the exit code and that all that was said is one `error: …` line with `words` in it.
+pub fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.starts_with("error: ") && said.lines().count() == 1, "one line: {said}");
+    for word in words {
+        assert!(said.contains(word), "{word:?} is missing: {said}");
+    }
+}
+
 /// Asks again and again until `condition` holds; panics with `reason` when `deadline` has passed.
 pub async fn wait_until<F: Future<Output = bool>>(reason: &str, deadline: Duration, mut condition: impl FnMut() -> F) {
     let started = Instant::now();

@@ -119,18 +119,7 @@ fn origin(url: &str) -> Result<Origin, Error> {
     if authority.contains('@') {
         return Err(bad("credentials go into --token"));
     }
-    let port = match (parsed.port_u16(), &authority[parsed.host().len()..]) {
-        (Some(port), _) => port,
-        (None, "") => {
-            if is_https {
-                443
-            } else {
-                80
-            }
-        }
-        _ => return Err(bad("its port is none")),
-    };
-    Ok(Origin { is_https, host: parsed.host().to_owned(), port })
+    Origin::of(is_https, &parsed).ok_or_else(|| bad("its port is none"))
 }
 
 /// What requests go over, and answers come.

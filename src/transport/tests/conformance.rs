@@ -262,13 +262,8 @@ async fn a_restarted_peer_is_linked_again_with_its_new_boot_id() {
         pair.b.transport.close(Duration::ZERO).await;
         assert_eq!(waiting.await.unwrap(), Err(Error::Broken(pair.b.peer.node)), "{kind:?}");
         let name = pair.b.peer.name.clone();
-        pair.b = match &pair.network {
-            Some(network) => Node::memory(network, 2, &name, handler.clone()),
-            None => {
-                let tls = pair.certificates.as_ref().map(|all| all.issue(&name)).unwrap_or_default();
-                Node::ractor(2, &name, &Options { tls, ..Options::default() }, handler.clone()).await
-            }
-        };
+        let surroundings = (pair.network.as_ref(), pair.certificates.as_ref());
+        pair.b = Node::start(surroundings, 2, &name, Options::default(), handler.clone()).await;
         pair.acquaint();
         let again =
             pair.a.wait_link(&pair.b, "up with a new boot id", |state| state.up && state.boot_id != former).await;

@@ -102,13 +102,8 @@ impl Pair {
         let mut nodes = Vec::new();
         for number in [1, 2] {
             let name = format!("{tag:08x}-{number}");
-            nodes.push(match &network {
-                Some(network) => Node::memory(network, number, &name, handler.clone()),
-                None => {
-                    let tls = certificates.as_ref().map(|all| all.issue(&name)).unwrap_or_default();
-                    Node::ractor(number, &name, &Options { tls, ..options.clone() }, handler.clone()).await
-                }
-            });
+            let surroundings = (network.as_ref(), certificates.as_ref());
+            nodes.push(Node::start(surroundings, number, &name, options.clone(), handler.clone()).await);
         }
         let b = nodes.remove(1);
         let pair = Self { a: nodes.remove(0), b, network, certificates };
@@ -133,18 +128,39 @@ impl Pair {
 }
 
 impl Node {
+    /// Over what its pair has: a network in memory, or TCP, with certificates or without.
+    async fn start(
+        (network, certificates): (Option<&Network>, Option<&Certificates>),
+        number: u64,
+        name: &str,
+        options: Options,
+        handler: Arc<dyn Handler>,
+    ) -> Self {
+        match network {
+            Some(network) => Self::memory(network, number, name, handler),
+            None => {
+                let tls = certificates.map(|all| all.issue(name)).unwrap_or_default();
+                Self::ractor(number, name, &Options { tls, ..options }, handler).await
+            }
+        }
+    }
+
     fn memory(network: &Network, number: u64, name: &str, handler: Arc<dyn Handler>) -> Self {
         let peer = Peer { node: NodeId(number), name: name.to_owned(), address: format!("address of {name}") };
         Self { transport: network.join(name, &peer.address, handler), peer }
     }
 
     async fn ractor(number: u64, name: &str, options: &Options, handler: Arc<dyn Handler>) -> Self {
+        let tls = super::tls::Tls::open(&options.tls, name).unwrap();
+        Self::ractor_as(number, Identity { tls, ..Identity::new(name, "secret") }, options, handler).await
+    }
+
+    async fn ractor_as(number: u64, identity: Identity, options: &Options, handler: Arc<dyn Handler>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let tls = super::tls::Tls::open(&options.tls, name).unwrap();
-        let identity = Identity { tls, ..Identity::new(name, "secret") };
+        let name = identity.name.clone();
         let transport = start(options, identity, listener, handler, Impairments::none()).await.unwrap();
-        Self { transport, peer: Peer { node: NodeId(number), name: name.to_owned(), address } }
+        Self { transport, peer: Peer { node: NodeId(number), name, address } }
     }
 
     async fn wait_link(&self, peer: &Node, reason: &str, wanted: impl Fn(&LinkState) -> bool) -> LinkState {

@@ -66,11 +66,8 @@ async fn node(number: u64, name: &str, tls: tls::Options) -> Node {
 /// A node that goes by `name` and shows the certificate of `shows`, with what it knows of the files.
 async fn certified(number: u64, name: &str, certificates: &Certificates, shows: &str) -> (Node, Tls) {
     let tls = Tls::open(&certificates.issue(shows), shows).unwrap().expect("certificates");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
     let identity = Identity { tls: Some(tls.clone()), ..Identity::new(name, "secret") };
-    let transport = start(&eager(), identity, listener, Arc::new(Doorman), Impairments::none()).await.unwrap();
-    (Node { transport, peer: Peer { node: NodeId(number), name: name.to_owned(), address } }, tls)
+    (Node::ractor_as(number, identity, &eager(), Arc::new(Doorman)).await, tls)
 }
 
 /// A handler that tells whoever introduces itself as whom it may come.
