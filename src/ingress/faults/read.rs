@@ -1,9 +1,13 @@
 //! What a request for a fault says, held against what its kind takes.
 
-use super::super::problem::{FieldError, Problem};
+use super::super::{
+    openapi,
+    problem::{FieldError, Problem},
+};
 use crate::cluster::{FAULT_DURATION_MAX, FaultDirection, FaultKind, FaultPath};
 use serde::Deserialize;
 use std::time::Duration;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 
 /// The longest that a sync or a packet may be held up.
 const DELAY_MS_MAX: u64 = 10_000;
@@ -19,21 +23,32 @@ pub struct NewFault {
     /// `slow-disk` (with `delay_ms`), `full-disk`, `failed-fsync`, `clock-jump` (with `offset_ms`); of the
     /// network, with `peers` and `direction` if need be: `cut`, `delay` (with `delay_ms`), `loss`,
     /// `reorder`, `duplicate` (with `probability`).
+    #[schema(schema_with = kinds)]
     fault: String,
-    /// It ends by itself after so long: 1 to 600000.
+    /// It ends by itself after so long.
+    #[schema(minimum = 1, maximum = 600_000)]
     duration_ms: u64,
-    /// How much longer every sync, or everything on the network, takes: 1 to 10000.
+    /// How much longer every sync, or everything on the network, takes.
+    #[schema(minimum = 1, maximum = 10_000)]
     delay_ms: Option<u64>,
-    /// How far the clock is off: up to 600000 either way, not 0.
+    /// How far the clock is off, either way.
+    #[schema(schema_with = offsets, required = false)]
     offset_ms: Option<i64>,
-    /// Of each packet: more than 0, at most 1.
+    /// Of each packet: more than 0.
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     probability: Option<f64>,
     /// Names of other members, as `/admin/v1/members` has them. Left out: all others.
+    #[schema(min_items = 1, max_items = 100)]
     peers: Option<Vec<String>>,
     /// `both` (if left out), `outgoing`: what this node sends, `incoming`: what it is sent. Duplicates
     /// are made of what it sends, and take none.
+    #[schema(schema_with = directions, required = false)]
     direction: Option<String>,
 }
+
+/// What the directions are called.
+const DIRECTIONS: &[(&str, FaultDirection)] =
+    &[("both", FaultDirection::Both), ("outgoing", FaultDirection::Outgoing), ("incoming", FaultDirection::Incoming)];
 
 /// Each kind, and the members beside `fault` and `duration_ms` that mean something to it. Those with
 /// an exclamation mark it needs.
@@ -125,13 +140,27 @@ impl NewFault {
     }
 
     fn way(&self) -> Option<FaultDirection> {
-        match self.direction.as_deref() {
-            None | Some("both") => Some(FaultDirection::Both),
-            Some("outgoing") => Some(FaultDirection::Outgoing),
-            Some("incoming") => Some(FaultDirection::Incoming),
-            Some(_) => None,
-        }
+        let Some(name) = &self.direction else { return Some(FaultDirection::Both) };
+        DIRECTIONS.iter().find(|(known, _)| known == name).map(|(_, direction)| *direction)
     }
+}
+
+/// The schema of `fault`.
+fn kinds() -> Object {
+    let names = KINDS.iter().map(|(name, _)| *name);
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build()
+}
+
+/// The schema of `direction`.
+fn directions() -> Object {
+    let names = DIRECTIONS.iter().map(|(name, _)| Some(*name)).chain([None]);
+    ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null])).enum_values(Some(names)).build()
+}
+
+/// The schema of `offset_ms`.
+fn offsets() -> Schema {
+    let nothing = ObjectBuilder::new().schema_type(Type::Null);
+    openapi::either_way(OFFSET_MS_MAX).item(nothing).build().into()
 }
 
 fn wrong(field: &str, detail: String) -> FieldError {
@@ -142,6 +171,7 @@ fn wrong(field: &str, detail: String) -> FieldError {
 mod tests {
     use super::*;
     use serde_json::json;
+    use utoipa::PartialSchema;
 
     fn read(text: &str) -> Result<(FaultKind, Duration), Problem> {
         serde_json::from_str::<NewFault>(text).expect("well-formed").read()
@@ -196,6 +226,40 @@ mod tests {
         ] {
             assert_eq!(fields(wrong), named, "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_description_has_the_bounds_that_are_checked() {
+        let schema = serde_json::to_value(NewFault::schema()).expect("JSON");
+        let described = |member: &str| schema["properties"][member].clone();
+        assert_eq!(described("fault")["enum"], json!(KINDS.iter().map(|(kind, _)| kind).collect::<Vec<_>>()));
+        assert_eq!(described("direction")["enum"], json!(["both", "outgoing", "incoming", null]));
+
+        let delayed = json!({"fault": "delay", "delay_ms": 1, "duration_ms": 1});
+        let jumped = json!({"fault": "clock-jump", "offset_ms": 1, "duration_ms": 1});
+        let [below, above] = [&described("offset_ms")["oneOf"][0], &described("offset_ms")["oneOf"][1]];
+        for (bounds, member, asked) in [
+            (&described("duration_ms"), "duration_ms", &delayed),
+            (&described("delay_ms"), "delay_ms", &delayed),
+            (below, "offset_ms", &jumped),
+            (above, "offset_ms", &jumped),
+        ] {
+            let [least, most] = ["minimum", "maximum"].map(|end| bounds[end].as_i64().expect("bounded"));
+            for (value, is_good) in [(least - 1, false), (least, true), (most, true), (most + 1, false)] {
+                let mut asked = asked.clone();
+                asked[member] = json!(value);
+                // Below what an unsigned number holds, serde refuses it.
+                let taken = serde_json::from_value::<NewFault>(asked).is_ok_and(|fault| fault.read().is_ok());
+                assert_eq!(taken, is_good, "{member}: {value}");
+            }
+        }
+
+        let described = [described("probability"), described("peers")];
+        assert_eq!([&described[0]["exclusiveMinimum"], &described[0]["maximum"]], [&json!(0), &json!(1)]);
+        assert_eq!([&described[1]["minItems"], &described[1]["maxItems"]], [&json!(1), &json!(PEERS_MAX)]);
+        let peers = |count: usize| json!({"fault": "cut", "duration_ms": 1, "peers": vec!["n2"; count]});
+        assert!(read(&peers(PEERS_MAX).to_string()).is_ok());
+        assert_eq!(fields(&peers(PEERS_MAX + 1).to_string()), "peers");
     }
 
     #[test]

@@ -42,8 +42,13 @@ pub fn metadata() -> Object {
 
 /// Any change of what is on hand but none.
 pub fn delta() -> Schema {
+    either_way(UNITS_MAX).build().into()
+}
+
+/// Whole numbers up to `most` and down to as many below zero, but not 0.
+pub fn either_way(most: i64) -> OneOfBuilder {
     let range = |from: i64, to: i64| {
         ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(from)).maximum(Some(to)).build()
     };
-    OneOfBuilder::new().item(range(-UNITS_MAX, -1)).item(range(1, UNITS_MAX)).build().into()
+    OneOfBuilder::new().item(range(-most, -1)).item(range(1, most))
 }

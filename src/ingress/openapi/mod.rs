@@ -15,6 +15,7 @@ mod webhooks;
 
 pub use events::*;
 pub use evidence::*;
+pub use exact::either_way;
 pub use operations::*;
 pub use sagas::*;
 pub use schemas::*;
@@ -221,6 +222,55 @@ mod tests {
                 assert!(responses.contains_key("422") && responses.contains_key("504"), "{name}");
             }
         }
+    }
+
+    /// Adds the places below `schema`, references followed, where a number has an open end.
+    fn open_ended(document: &Value, schema: &Value, place: &str, found: &mut Vec<String>) {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let pointer = reference.trim_start_matches('#');
+            return open_ended(document, document.pointer(pointer).expect("a schema"), place, found);
+        }
+        let is_number = ["integer", "number"].iter().any(|number| match &schema["type"] {
+            Value::Array(types) => types.contains(&Value::from(*number)),
+            one => one == number,
+        });
+        let has = |bounds: [&str; 2]| bounds.iter().any(|bound| schema[bound].is_number());
+        if is_number && !(has(["minimum", "exclusiveMinimum"]) && has(["maximum", "exclusiveMaximum"])) {
+            found.push(place.to_owned());
+        }
+        for member in schema["properties"].as_object().into_iter().flatten() {
+            open_ended(document, member.1, &format!("{place}.{}", member.0), found);
+        }
+        for (at, item) in
+            ["oneOf", "anyOf", "allOf"].iter().flat_map(|any| schema[any].as_array()).flatten().enumerate()
+        {
+            open_ended(document, item, &format!("{place}({at})"), found);
+        }
+        for inner in ["items", "additionalProperties"].iter().filter_map(|inner| schema.get(inner)) {
+            open_ended(document, inner, &format!("{place}[]"), found);
+        }
+    }
+
+    #[test]
+    fn every_number_that_a_request_carries_has_its_bounds() {
+        let document = described();
+        let (mut bodies, mut found) = (0, Vec::new());
+        for (name, operation) in operations(&document) {
+            if let Some(body) = operation["requestBody"]["content"]["application/json"].get("schema") {
+                bodies += 1;
+                open_ended(&document, body, &name, &mut found);
+            }
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let place = format!("{name} {}", parameter["name"]);
+                open_ended(&document, &parameter["schema"], &place, &mut found);
+            }
+        }
+        assert!(bodies > 15, "{bodies}");
+        assert_eq!(found, Vec::<String>::new());
+
+        let open = serde_json::json!({"oneOf": [{"type": ["null", "integer"], "maximum": 5}, {"type": "string"}]});
+        open_ended(&document, &open, "here", &mut found);
+        assert_eq!(found, ["here(0)"]);
     }
 
     /// Compares a schema with what is really sent: every member is described, and every member
