@@ -6,6 +6,7 @@
 
 use bincode::config::{Configuration, standard};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::cell::Cell;
 
 /// The largest encoded value that is accepted anywhere: command, event, state or reply.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -37,8 +38,7 @@ const CONFIG: Configuration = standard();
 /// Encodes a value. Encoding into memory fails only for types serde itself cannot express
 /// (for instance a sequence of unknown length), which is a defect of the type.
 pub fn encode<T: Serialize + ?Sized>(what: &'static str, value: &T) -> Result<Vec<u8>, Error> {
-    let bytes =
-        bincode::serde::encode_to_vec(value, CONFIG).map_err(|e| Error::Malformed { what, detail: e.to_string() })?;
+    let bytes = to_bytes(value).map_err(|e| Error::Malformed { what, detail: e.to_string() })?;
     if bytes.len() > VALUE_BYTES_MAX {
         return Err(Error::TooLarge { what, bytes: bytes.len() });
     }
@@ -48,7 +48,27 @@ pub fn encode<T: Serialize + ?Sized>(what: &'static str, value: &T) -> Result<Ve
 /// As [`encode`], for an entity's state, which may grow to [`STATE_BYTES_MAX`] and a little beyond
 /// before commands that would let it grow further are refused.
 pub fn encode_state<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
-    bincode::serde::encode_to_vec(value, CONFIG).map_err(|e| Error::Malformed { what: "state", detail: e.to_string() })
+    to_bytes(value).map_err(|e| Error::Malformed { what: "state", detail: e.to_string() })
+}
+
+/// The largest buffer that a thread keeps for its next value.
+const BUFFER_BYTES_KEPT: usize = 64 << 10;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Encodes into a buffer that is there already: only the result is allocated, and that once.
+fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, bincode::error::EncodeError> {
+    // A value that encodes others while it is encoded finds an empty one.
+    let mut buffer = BUFFER.take();
+    buffer.clear();
+    let written = bincode::serde::encode_into_std_write(value, &mut buffer, CONFIG);
+    let bytes = written.map(|_| buffer.as_slice().to_vec());
+    if buffer.capacity() <= BUFFER_BYTES_KEPT {
+        BUFFER.set(buffer);
+    }
+    bytes
 }
 
 /// Decodes a value and refuses left-over bytes.

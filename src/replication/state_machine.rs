@@ -5,7 +5,7 @@ use super::{
     types::{LogId, Membership, Reply, SnapshotData, Types, committed, encode, position, progress},
 };
 use crate::storage;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use openraft::{
     OptionalSend, RaftSnapshotBuilder,
     alias::{SnapshotMetaOf, SnapshotOf},
@@ -39,10 +39,10 @@ impl StateMachine {
         Ok(sink)
     }
 
-    fn apply_batch(&self, batch: Vec<EntryResponder<Types>>) -> io::Result<()> {
+    fn apply_batch(&self, batch: &mut Vec<EntryResponder<Types>>) -> io::Result<()> {
         let mut entries = Vec::with_capacity(batch.len());
         let mut responders = Vec::with_capacity(batch.len());
-        for (entry, responder) in batch {
+        for (entry, responder) in batch.drain(..) {
             entries.push(committed(entry)?);
             responders.push(responder);
         }
@@ -64,13 +64,20 @@ impl RaftStateMachine<Types> for StateMachine {
         progress(&self.machine.applied())
     }
 
-    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut batches = entries.ready_chunks(APPLY_BATCH_MAX);
-        while let Some(batch) = batches.next().await {
-            self.apply_batch(batch.into_iter().collect::<io::Result<_>>()?)?;
+        let mut batch = Vec::new();
+        while let Some(first) = entries.next().await {
+            batch.push(first?);
+            // And whatever else is committed already.
+            while batch.len() < APPLY_BATCH_MAX
+                && let Some(Some(next)) = entries.next().now_or_never()
+            {
+                batch.push(next?);
+            }
+            self.apply_batch(&mut batch)?;
         }
         Ok(())
     }

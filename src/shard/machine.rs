@@ -336,11 +336,14 @@ impl ShardMachine {
             (state.overlay.begin_flush(), state.meta.progress.clone())
         };
         self.0.storage.write(Write::State(changes)).await?;
-        let mut state = self.0.state.lock();
-        state.overlay.flushed();
-        state.shrink_cache(self.0.entities_cached);
+        let written = {
+            let mut state = self.0.state.lock();
+            state.shrink_cache(self.0.entities_cached);
+            state.overlay.flushed()
+        };
         *self.0.checkpoint.lock() = Some(applied.clone());
         self.0.flushed.notify_waiters();
+        drop(written);
         Ok(applied)
     }
 

@@ -1,18 +1,13 @@
 //! A write-back cache over the state store: changes since the last checkpoint in memory, the rest
 //! on disk.
 
+mod changes;
+
 use super::{chain::Chain, keys};
 use crate::storage::{Error, GroupId, StateChange, StateRead, Storage};
 use bytes::Bytes;
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
-
-type Changes = BTreeMap<Vec<u8>, Option<Bytes>>;
-
-/// Keys that are in no store yet: dropping one of them leaves nothing to delete.
-type Fresh = HashSet<Vec<u8>>;
+use changes::{Change, Changes};
+use std::{collections::BTreeMap, sync::Arc};
 
 pub struct Overlay {
     /// Over all that is put and deleted.
@@ -24,8 +19,6 @@ pub struct Overlay {
     generation: u32,
     prefix: Vec<u8>,
     dirty: Changes,
-    dirty_bytes: usize,
-    fresh: Fresh,
     /// Handed to the store, not yet known to be durable (and perhaps not yet readable there).
     flushing: Option<Arc<Changes>>,
 }
@@ -41,9 +34,7 @@ impl Overlay {
             group,
             generation,
             prefix,
-            dirty: Changes::new(),
-            dirty_bytes: 0,
-            fresh: Fresh::new(),
+            dirty: Changes::default(),
             flushing: None,
         })
     }
@@ -59,8 +50,6 @@ impl Overlay {
             generation: self.generation,
             prefix: self.prefix.clone(),
             dirty: self.dirty.clone(),
-            dirty_bytes: self.dirty_bytes,
-            fresh: Fresh::new(),
             // How much of it the store has by now does not show: it lies over all of it.
             flushing: self.flushing.clone(),
         }
@@ -79,7 +68,7 @@ impl Overlay {
     }
 
     pub fn dirty_bytes(&self) -> usize {
-        self.dirty_bytes
+        self.dirty.bytes()
     }
 
     pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
@@ -90,30 +79,22 @@ impl Overlay {
 
     /// As [`Overlay::put`], for what a checkpoint adds by itself: each replica takes its own.
     pub fn write(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
-        let value = value.into();
-        self.dirty_bytes += key.len() + value.len();
-        self.dirty.insert(key, Some(value));
+        self.dirty.put(key, value.into(), false);
     }
 
     /// As [`Overlay::put`], for a key that is absent just now: numbers that are given out once. If it is deleted
     /// before the next checkpoint, it never reaches the disk, unless it was there at the last one: what a restore
     /// that was given up has left behind goes under the same numbers.
     pub fn put_new(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
-        // Where its deletion has to reach the disk, it is not fresh.
-        if !self.dirty.contains_key(&key) {
-            self.fresh.insert(key.clone());
-        }
-        self.put(key, value);
+        let value = value.into();
+        self.chain.put(&key, &value);
+        self.write_absent(key, value);
     }
 
     /// As [`Overlay::write`], for a key that is absent just now. It costs the disk nothing if it is
     /// withdrawn before the next checkpoint, unless it was there at the last one.
     pub fn write_absent(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
-        // Where its deletion has to reach the disk, it is not fresh.
-        if !self.dirty.contains_key(&key) {
-            self.fresh.insert(key.clone());
-        }
-        self.write(key, value);
+        self.dirty.put(key, value.into(), true);
     }
 
     pub fn delete(&mut self, key: Vec<u8>) {
@@ -123,19 +104,12 @@ impl Overlay {
 
     /// As [`Overlay::delete`], for what was written by [`Overlay::write_absent`].
     pub fn withdraw(&mut self, key: Vec<u8>) {
-        if self.fresh.remove(&key) {
-            if let Some(Some(value)) = self.dirty.remove(&key) {
-                self.dirty_bytes = self.dirty_bytes.saturating_sub(key.len() + value.len());
-            }
-            return;
-        }
-        self.erase(key);
+        self.dirty.withdraw(key);
     }
 
     /// As [`Overlay::delete`], for what was written by [`Overlay::write`].
     pub fn erase(&mut self, key: Vec<u8>) {
-        self.dirty_bytes += key.len();
-        self.dirty.insert(key, None);
+        self.dirty.erase(key);
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {
@@ -161,8 +135,8 @@ impl Overlay {
             stored.into_iter().map(|(k, v)| (k[self.prefix.len()..].to_vec(), v)).collect();
         for (key, change) in changes {
             match change {
-                Some(value) => merged.insert(key.to_vec(), value.clone()),
-                None => merged.remove(key),
+                Some(value) => merged.insert(key.into(), value),
+                None => merged.remove(&*key),
             };
         }
         Ok(merged.into_iter().take(limit).collect())
@@ -170,10 +144,11 @@ impl Overlay {
 
     /// Changes in a range, in key order; of two to one key the newer. Not beyond the `limit`-th that
     /// is no deletion: what lies behind it is not among the first `limit` pairs.
-    fn changes(&self, start: &[u8], end: &[u8], limit: usize) -> Vec<(&[u8], &Option<Bytes>)> {
-        let range = || (std::ops::Bound::Included(start), std::ops::Bound::Excluded(end));
-        let flushing = self.flushing.iter().flat_map(|flushing| flushing.range::<[u8], _>(range()));
-        let (mut older, mut newer) = (flushing.peekable(), self.dirty.range::<[u8], _>(range()).peekable());
+    fn changes(&self, start: &[u8], end: &[u8], limit: usize) -> Vec<(Bytes, Change)> {
+        let (older, newer) =
+            (self.flushing.as_ref().map(|flushing| flushing.walk(start, end)), self.dirty.walk(start, end));
+        let mut older = older.iter().flat_map(|older| older.rows()).peekable();
+        let mut newer = newer.rows().peekable();
         let (mut changes, mut pairs) = (Vec::new(), 0);
         while pairs < limit {
             let next = match (older.peek(), newer.peek()) {
@@ -189,7 +164,7 @@ impl Overlay {
             };
             let Some((key, change)) = next else { break };
             pairs += usize::from(change.is_some());
-            changes.push((key.as_slice(), change));
+            changes.push((key.clone(), change.clone()));
         }
         changes
     }
@@ -199,15 +174,14 @@ impl Overlay {
     pub fn begin_flush(&mut self) -> Vec<StateChange> {
         debug_assert!(self.flushing.is_none(), "one flush at a time");
         let changes = Arc::new(std::mem::take(&mut self.dirty));
-        self.dirty_bytes = 0;
-        self.fresh.clear();
         self.flushing = Some(changes.clone());
-        changes.iter().map(|(k, v)| (self.full(k), v.clone())).collect()
+        changes.iter().map(|(key, change)| (self.full(key), change.clone())).collect()
     }
 
-    /// The write of [`Overlay::begin_flush`] is durable.
-    pub fn flushed(&mut self) {
-        self.flushing = None;
+    /// The write of [`Overlay::begin_flush`] is durable. Answers what it was: thousands of small pieces, to be
+    /// dropped where nobody waits.
+    pub fn flushed(&mut self) -> impl Sized + use<> {
+        self.flushing.take()
     }
 
     fn full(&self, key: &[u8]) -> Vec<u8> {
@@ -227,8 +201,9 @@ mod tests {
     use crate::storage::{MemoryStorage, Write};
     use proptest::{collection::vec, prelude::*};
 
+    /// Of two kinds.
     fn key(key: u8) -> Vec<u8> {
-        vec![b'k', key]
+        vec![if key < 6 { b'k' } else { b'l' }, key]
     }
 
     #[derive(Debug, Clone)]
@@ -315,7 +290,7 @@ mod tests {
         overlay.flushed();
         pins.iter().for_each(|(pin, then)| assert_shows(pin, then));
         let reopened = Overlay::open(storage.clone(), GroupId(1)).expect("opens");
-        let left: BTreeMap<_, _> = reopened.scan(b"k", b"l", 100).expect("read").into_iter().collect();
+        let left: BTreeMap<_, _> = reopened.scan(b"k", b"m", 100).expect("read").into_iter().collect();
         assert_eq!(left, model, "what was deleted must not come back");
     }
 

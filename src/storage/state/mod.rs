@@ -118,14 +118,17 @@ impl StateStore {
 
     /// Applies one write, all or nothing; durable after the next sync.
     pub fn apply(&self, changes: &[StateChange]) -> Result<(), Error> {
-        let mut partitions: BTreeMap<Partition, BTreeMap<&[u8], Option<&[u8]>>> = BTreeMap::new();
-        for (key, value) in changes {
-            partitions.entry(partition(key)).or_default().insert(key, value.as_deref());
+        let mut partitions: BTreeMap<Partition, Vec<&StateChange>> = BTreeMap::new();
+        for change in changes {
+            partitions.entry(partition(&change.0)).or_default().push(change);
         }
         let mut fresh = Vec::with_capacity(partitions.len());
-        for (partition, pairs) in partitions {
+        for (partition, mut pairs) in partitions {
             let mut writer = run::Writer::new(&self.0.tree, self.next_run(), pairs.len() as u64);
-            let written = pairs.into_iter().try_for_each(|(key, value)| writer.push(key, value));
+            // Of two changes of one key the later counts.
+            pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+            let mut last_ones = pairs.chunk_by(|(one, _), (other, _)| one == other).filter_map(|same| same.last());
+            let written = last_ones.try_for_each(|(key, value)| writer.push(key, value.as_deref()));
             let run = written.and_then(|()| writer.finish()).map_err(|e| failed("a run of state", e))?;
             fresh.push((partition, run));
         }
