@@ -250,9 +250,13 @@ fn join(state: &State, joining: Member) -> Decision<Catalog> {
             Decision::Reject(Rejection::NameTaken { name: joining.name, by: known.instance })
         }
         Some(known) => {
-            let member = Member { node: known.node, ..joining };
-            let events = if member == *known { Vec::new() } else { vec![Event::Moved(member)] };
-            Decision::accept(events, Reply::Member(known.node))
+            let node = known.node;
+            let member = Member { node, ..joining };
+            // Who leaves has given its places away already.
+            let is_spread_anew = member.zone != known.zone && !state.leaving.contains(&node);
+            let placed = if is_spread_anew { state.placed(Some(&member), None) } else { Vec::new() };
+            let moved = (member != *known).then_some(Event::Moved(member));
+            Decision::accept(moved.into_iter().chain(placed).collect(), Reply::Member(node))
         }
         None => {
             let member = Member { node: NodeId(state.last_node + 1), ..joining };
@@ -375,6 +379,34 @@ mod tests {
         let moved = Member { address: "b:1".into(), ..member("n2", 2) };
         assert_eq!(apply(&mut state, Command::Join(moved)), Ok(Reply::Member(NodeId(2))));
         assert_eq!(state.members[&NodeId(2)].address, "b:1");
+    }
+
+    #[test]
+    fn a_node_that_comes_back_in_another_zone_has_its_shards_spread_anew() {
+        let mut state = of(4);
+        let in_zone = |n: u64, zone: &str| {
+            Command::Join(Member { zone: Some(zone.into()), ..member(&format!("n{n}"), u128::from(n)) })
+        };
+        let placements = state.placements.clone();
+        for (node, zone) in [(1, "a"), (2, "b"), (3, "c")] {
+            apply(&mut state, in_zone(node, zone)).expect("a member");
+        }
+        assert_eq!(state.placements, placements, "four zones, one of them unnamed");
+        apply(&mut state, in_zone(4, "a")).expect("a member");
+        let shards = &state.placements[1..];
+        let both = |p: &&Placement| p.is_on(NodeId(1)) && p.is_on(NodeId(4));
+        assert!(placements[1..].iter().any(|p| both(&p)), "or this shows nothing");
+        assert_eq!(shards.iter().find(both), None);
+        assert!(shards.iter().all(|p| p.replicas.len() == 3 && p.is_on(NodeId(2)) && p.is_on(NodeId(3))));
+        assert!(!state.moving.is_empty(), "until the leaders have followed");
+        settle(&mut state);
+
+        // Who leaves gets nothing back by coming back elsewhere.
+        apply(&mut state, leave("n4")).expect("it may");
+        let without = state.placements.clone();
+        apply(&mut state, in_zone(4, "d")).expect("still a member");
+        assert_eq!(state.placements, without);
+        assert_eq!(state.members[&NodeId(4)].zone.as_deref(), Some("d"));
     }
 
     #[test]

@@ -4,39 +4,57 @@ use super::{Member, NodeId, Placement};
 use crate::storage::GroupId;
 
 /// Spreads `shards` over `members`, each on `replication_factor` of them (or on all, if there are
-/// fewer), and the catalog over the first 3 or 5 (over all, if there are fewer).
+/// fewer), and the catalog over 3 or 5 (over all, if there are fewer).
 ///
 /// Replicas are chosen by rendezvous hashing (Thaler and Ravishankar, 1996), so that every node
-/// finds the same and a change of members moves little. Preferred owners go round, so that each
-/// node owns the same number give or take one.
+/// finds the same and a change of members moves little; but no zone gives a second one while there is
+/// another that gives none. Preferred owners go round, so that each node owns the same number give or take
+/// one, where zones leave the choice.
 pub fn plan(members: &[Member], shards: u16, replication_factor: usize) -> Vec<Placement> {
-    let mut nodes: Vec<NodeId> = members.iter().map(|m| m.node).collect();
-    nodes.sort_unstable();
+    let mut members: Vec<&Member> = members.iter().collect();
+    members.sort_unstable_by_key(|member| member.node);
+    let nodes: Vec<NodeId> = members.iter().map(|member| member.node).collect();
     let mut owned = vec![0_u32; nodes.len()];
-    let mut placements = vec![catalog(&nodes)];
+    let mut placements = vec![catalog(&members)];
     for shard in 0..shards {
         let group = GroupId(shard);
-        let mut ranked = nodes.clone();
-        ranked.sort_by_key(|node| std::cmp::Reverse(score(group, *node)));
-        ranked.truncate(replication_factor.max(1));
-        let least = ranked.iter().copied().min_by_key(|node| owned[index(&nodes, *node)]);
+        let mut ranked = members.clone();
+        ranked.sort_by_cached_key(|member| std::cmp::Reverse(score(group, member.node)));
+        let replicas = spread(ranked, replication_factor.max(1));
+        let least = replicas.iter().copied().min_by_key(|node| owned[index(&nodes, *node)]);
         let preferred = least.unwrap_or_default();
         owned[index(&nodes, preferred)] += 1;
-        ranked.sort_unstable();
-        placements.push(Placement { group, replicas: ranked, preferred, epoch: 0 });
+        placements.push(placement(group, replicas, preferred));
     }
     placements
 }
 
-fn catalog(nodes: &[NodeId]) -> Placement {
-    let voters = match nodes.len() {
+fn catalog(members: &[&Member]) -> Placement {
+    let voters = match members.len() {
         count @ 0..=2 => count,
         3..=4 => 3,
         _ => 5,
     };
-    let replicas: Vec<NodeId> = nodes.iter().copied().take(voters).collect();
+    let replicas = spread(members.to_vec(), voters);
     let preferred = replicas.first().copied().unwrap_or_default();
-    Placement { group: GroupId::CATALOG, replicas, preferred, epoch: 0 }
+    placement(GroupId::CATALOG, replicas, preferred)
+}
+
+fn placement(group: GroupId, mut replicas: Vec<NodeId>, preferred: NodeId) -> Placement {
+    replicas.sort_unstable();
+    Placement { group, replicas, preferred, epoch: 0 }
+}
+
+/// So many of the members (or all, if there are fewer): one after the other the first of those whose zone has
+/// given the fewest. A member without a zone is one of its own.
+fn spread(mut ranked: Vec<&Member>, count: usize) -> Vec<NodeId> {
+    let mut taken: Vec<&Member> = Vec::with_capacity(count);
+    while taken.len() < count {
+        let given = |member: &Member| taken.iter().filter(|t| t.zone.is_some() && t.zone == member.zone).count();
+        let Some(next) = (0..ranked.len()).min_by_key(|at| given(ranked[*at])) else { break };
+        taken.push(ranked.remove(next));
+    }
+    taken.into_iter().map(|member| member.node).collect()
 }
 
 fn index(nodes: &[NodeId], node: NodeId) -> usize {
@@ -55,6 +73,13 @@ fn score(group: GroupId, node: NodeId) -> u64 {
 mod tests {
     use super::*;
     use crate::catalog::InstanceId;
+
+    /// Members with these zones, `-` for none, and ids from 1.
+    fn in_zones(zones: &str) -> Vec<Member> {
+        let zones = zones.chars().map(|zone| (zone != '-').then(|| zone.to_string()));
+        let unzoned = members(zones.clone().count() as u64);
+        zones.zip(unzoned).map(|(zone, member)| Member { zone, ..member }).collect()
+    }
 
     fn members(count: u64) -> Vec<Member> {
         let member = |n| Member {
@@ -91,5 +116,72 @@ mod tests {
         let mut backward = forward.clone();
         backward.reverse();
         assert_eq!(plan(&forward, 16, 3), plan(&backward, 16, 3));
+    }
+
+    #[test]
+    fn no_zone_holds_two_replicas_while_another_holds_none() {
+        for (zones, replication_factor) in [
+            ("aab", 3),
+            ("aabbc", 3),
+            ("aaabbc", 3),
+            ("abcabc", 3),
+            ("aabb", 3),
+            ("aaaaaab", 3),
+            ("aabbccdd", 5),
+            ("aa-", 2),
+        ] {
+            let members = in_zones(zones);
+            let zone_of = |node: &NodeId| members[node.0 as usize - 1].zone.clone().unwrap_or_else(|| node.to_string());
+            let all: std::collections::BTreeSet<String> = members.iter().map(|member| zone_of(&member.node)).collect();
+            for placement in plan(&members, 64, replication_factor) {
+                let held: std::collections::BTreeSet<String> = placement.replicas.iter().map(zone_of).collect();
+                assert_eq!(held.len(), all.len().min(placement.replicas.len()), "{zones}: {placement:?}");
+                assert!(placement.replicas.windows(2).all(|w| w[0] < w[1]), "distinct and sorted: {placement:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn members_without_a_zone_and_members_of_as_many_zones_are_placed_alike() {
+        for (zones, count) in [("-------", 7), ("abcdefg", 7), ("a-b-c--", 7)] {
+            assert_eq!(
+                plan(&in_zones(zones), 32, 3).iter().map(|p| &p.replicas).collect::<Vec<_>>(),
+                plan(&members(count), 32, 3).iter().map(|p| &p.replicas).collect::<Vec<_>>()
+            );
+        }
+        // By rendezvous alone, as it was before there were zones.
+        for placement in &plan(&members(7), 32, 3)[1..] {
+            let mut ranked: Vec<NodeId> = (1..=7).map(NodeId).collect();
+            ranked.sort_by_key(|node| std::cmp::Reverse(score(placement.group, *node)));
+            assert!(ranked[..3].iter().all(|node| placement.is_on(*node)), "{placement:?}");
+        }
+    }
+
+    #[test]
+    fn in_zones_of_one_size_each_node_holds_and_owns_about_the_same() {
+        let placements = plan(&in_zones("aabbcc"), 128, 3);
+        for node in (1..=6).map(NodeId) {
+            let held = placements[1..].iter().filter(|p| p.is_on(node)).count();
+            let owned = placements[1..].iter().filter(|p| p.preferred == node).count();
+            assert!((48..=80).contains(&held), "{node} holds {held} of 128, an even share is 64");
+            assert!((20..=22).contains(&owned), "{node} owns {owned} of 128");
+        }
+    }
+
+    #[test]
+    fn a_member_that_joins_takes_replicas_and_moves_few_others() {
+        let before = plan(&in_zones("abcabc"), 128, 3);
+        let after = plan(&in_zones("abcabca"), 128, 3);
+        let moved = before[1..].iter().zip(&after[1..]).map(|(was, is)| {
+            let gone = was.replicas.iter().filter(|node| !is.is_on(**node)).count();
+            (gone, is.is_on(NodeId(7)))
+        });
+        let (mut taken, mut others) = (0, 0);
+        for (gone, is_on_new) in moved {
+            taken += usize::from(is_on_new);
+            others += gone - usize::from(is_on_new);
+        }
+        assert!((25..=60).contains(&taken), "a third of the 128 replicas in its zone would be 43: {taken}");
+        assert_eq!(others, 0, "replicas in other zones stay where they are");
     }
 }

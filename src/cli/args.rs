@@ -130,7 +130,7 @@ pub(super) struct NodeSettings {
     /// Where other nodes reach --listen, if not there (containers, NAT)
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
-    /// Rack or availability zone; shown to operators; placement does not look at it yet
+    /// Rack or availability zone, over which replicas are spread
     #[arg(long)]
     pub zone: Option<String>,
     /// Directory for everything that must not be lost; one per node

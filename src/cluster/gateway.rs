@@ -87,8 +87,8 @@ async fn join(node: &Arc<Node>, joining: Member, cluster: Option<crate::catalog:
     let view = node.view();
     if let Some(known) = view.member_named(&joining.name) {
         let is_same = known.instance == joining.instance;
-        // A founding member, or one that comes back: it may join before there is a quorum.
-        if is_same && (&known.address, &known.http) == (&joining.address, &joining.http) {
+        // A founding member, or one that comes back as it was: it may join before there is a quorum.
+        if *known == (Member { node: known.node, ..joining.clone() }) {
             return Welcome::Joined { node: known.node, view };
         }
         if !is_same && replace && is_up(node, known.node) {

@@ -21,7 +21,8 @@ pub struct Node {
     /// `host:port` under which the other nodes reach `listen`, where it differs (containers, NAT,
     /// or when listening on every interface).
     pub advertise: Option<String>,
-    /// Where the node stands (rack, availability zone): shown to operators; placement does not look at it yet.
+    /// Where the node stands (rack, availability zone): no zone holds two replicas of a shard while another
+    /// holds none.
     pub zone: Option<String>,
     /// Holds everything the node must not lose. One node per directory.
     pub data_dir: PathBuf,

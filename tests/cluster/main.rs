@@ -32,3 +32,4 @@ mod shop;
 mod till;
 mod tokens;
 mod verify;
+mod zones;
