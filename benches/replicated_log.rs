@@ -4,6 +4,11 @@
 //! `cargo bench --bench replicated_log`. Three journals share one process here and one disk, so a
 //! node of its own is faster than this.
 
+/// As the command has it.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::future::{BoxFuture, join_all};

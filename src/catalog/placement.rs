@@ -30,12 +30,16 @@ pub fn plan(members: &[Member], shards: u16, replication_factor: usize) -> Vec<P
 }
 
 fn catalog(members: &[&Member]) -> Placement {
-    let voters = match members.len() {
+    let of = |count| spread(members.to_vec(), count);
+    let mut replicas = of(match members.len() {
         count @ 0..=2 => count,
         3..=4 => 3,
         _ => 5,
-    };
-    let replicas = spread(members.to_vec(), voters);
+    });
+    // Where the other zones are small, of 5 three are in one; of 3 none need be.
+    if replicas.len() == 5 && has_majority_in_one_zone(&replicas, members) {
+        replicas = Some(of(3)).filter(|three| !has_majority_in_one_zone(three, members)).unwrap_or(replicas);
+    }
     let preferred = replicas.first().copied().unwrap_or_default();
     placement(GroupId::CATALOG, replicas, preferred)
 }
@@ -43,6 +47,12 @@ fn catalog(members: &[&Member]) -> Placement {
 fn placement(group: GroupId, mut replicas: Vec<NodeId>, preferred: NodeId) -> Placement {
     replicas.sort_unstable();
     Placement { group, replicas, preferred, epoch: 0 }
+}
+
+fn has_majority_in_one_zone(voters: &[NodeId], members: &[&Member]) -> bool {
+    let zone_of = |voter: &NodeId| members.iter().find(|m| m.node == *voter).and_then(|member| member.zone.as_deref());
+    let in_zone = |zone| voters.iter().filter(|voter| zone_of(voter) == Some(zone)).count();
+    voters.iter().filter_map(zone_of).any(|zone| in_zone(zone) * 2 > voters.len())
 }
 
 /// So many of the members (or all, if there are fewer): one after the other the first of those whose zone has
@@ -138,6 +148,35 @@ mod tests {
                 assert_eq!(held.len(), all.len().min(placement.replicas.len()), "{zones}: {placement:?}");
                 assert!(placement.replicas.windows(2).all(|w| w[0] < w[1]), "distinct and sorted: {placement:?}");
             }
+        }
+    }
+
+    #[test]
+    fn zones_hold_alike_and_no_zone_holds_a_majority_where_three_need_not() {
+        let held = |zones: &str, placement: &Placement| {
+            let mut held = std::collections::BTreeMap::new();
+            for zone in zones.chars() {
+                held.insert(zone, 0);
+            }
+            for node in &placement.replicas {
+                *held.entry(zones.as_bytes()[node.0 as usize - 1] as char).or_insert(0) += 1;
+            }
+            held
+        };
+        for (zones, replication_factor) in [("aaaabbbb", 5), ("aabbcc", 5), ("aaaabbbbcccc", 7)] {
+            for placement in &plan(&in_zones(zones), 32, replication_factor)[1..] {
+                let held = held(zones, placement);
+                assert!(held.values().max().unwrap() - held.values().min().unwrap() <= 1, "{zones}: {held:?}");
+            }
+        }
+        for (zones, voters) in
+            [("aaabc", 3), ("aaaabc", 3), ("aabbc", 5), ("abcde", 5), ("aaaab", 5), ("aab", 3), ("aa-b-", 5)]
+        {
+            let catalog = &plan(&in_zones(zones), 1, 3)[0];
+            assert_eq!(catalog.replicas.len(), voters, "{zones}: {catalog:?}");
+            let most = held(zones, catalog).into_iter().filter(|(zone, _)| *zone != '-').map(|(_, held)| held).max();
+            // Two zones cannot do better.
+            assert!(most <= Some(voters / 2) || ["aaaab", "aab"].contains(&zones), "{zones}: {catalog:?}");
         }
     }
 

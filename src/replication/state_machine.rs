@@ -64,10 +64,11 @@ impl RaftStateMachine<Types> for StateMachine {
         progress(&self.machine.applied())
     }
 
-    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
+        let mut entries = entries.fuse();
         let mut batch = Vec::new();
         while let Some(first) = entries.next().await {
             batch.push(first?);

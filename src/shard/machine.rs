@@ -329,7 +329,7 @@ impl ShardMachine {
     }
 
     async fn write_checkpoint(self) -> Result<Applied, Error> {
-        let _gate = self.0.gate.write().await;
+        let gate = self.0.gate.write().await;
         let (changes, applied) = {
             let mut state = self.0.state.lock();
             state.prepare_checkpoint(self.0.receipts_kept.load(Ordering::Relaxed))?;
@@ -343,6 +343,7 @@ impl ShardMachine {
         };
         *self.0.checkpoint.lock() = Some(applied.clone());
         self.0.flushed.notify_waiters();
+        drop(gate);
         drop(written);
         Ok(applied)
     }

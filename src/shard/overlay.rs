@@ -212,6 +212,8 @@ mod tests {
         /// By [`Overlay::put_new`], where there is nothing.
         PutNew(u8),
         Delete(u8),
+        /// By [`Overlay::erase`], whatever is there.
+        Erase(u8),
         Begin,
         Written,
         Flushed,
@@ -223,6 +225,7 @@ mod tests {
             4 => (0..12u8).prop_map(Step::Put),
             2 => (0..12u8).prop_map(Step::PutNew),
             5 => (0..12u8).prop_map(Step::Delete),
+            1 => (0..12u8).prop_map(Step::Erase),
             1 => Just(Step::Begin),
             1 => Just(Step::Written),
             1 => Just(Step::Flushed),
@@ -267,6 +270,10 @@ mod tests {
                     if model.remove(&key(k)).is_some() {
                         overlay.withdraw(key(k));
                     }
+                }
+                Step::Erase(k) => {
+                    model.remove(&key(k));
+                    overlay.erase(key(k));
                 }
                 Step::Begin if !is_flushing => {
                     on_its_way = Some(overlay.begin_flush());
