@@ -62,6 +62,10 @@ pub struct Options {
     /// so it is also how long an idle connection is kept.
     #[serde(with = "humantime_serde")]
     pub header_read_timeout: Duration,
+    /// The longest that a client may take nothing of an answer that is ready for it: then its connection is
+    /// closed.
+    #[serde(with = "humantime_serde")]
+    pub send_timeout: Duration,
     /// Connections at one time; one more is answered 503 `too-many-connections` and closed.
     pub connections_max: usize,
     /// The longest `Prefer: wait`; a longer one is cut to this.
@@ -94,6 +98,7 @@ impl Default for Options {
             body_bytes_max: ByteSize::mib(1),
             body_read_timeout: Duration::from_secs(30),
             header_read_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(30),
             connections_max: 10_000,
             prefer_wait_max: Duration::from_secs(30),
             write_timeout: Duration::from_millis(2500),

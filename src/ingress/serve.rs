@@ -1,8 +1,8 @@
 //! Connections: accepted, bounded, timed, drained.
 //!
 //! A client that dribbles its request head is cut off by the header timeout, one that dribbles
-//! its body by the body timeout of [`super::extract`], and one that opens connections without
-//! end by the bound on them. When the shutdown signal comes, nothing new is accepted, requests in
+//! its body by the body timeout of [`super::extract`], one that takes nothing of its answer by the send
+//! timeout, and one that opens connections without end by the bound on them. When the shutdown signal comes, nothing new is accepted, requests in
 //! flight finish within the drain timeout, idle connections close at once.
 
 use super::{
@@ -25,6 +25,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
+use tokio_io_timeout::TimeoutStream;
 
 /// Connections that are being told there are too many; beyond that they are just closed.
 const REFUSALS_MAX: usize = 64;
@@ -75,6 +76,7 @@ struct Server {
     permits: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
+    send_timeout: Duration,
     drain_timeout: Duration,
 }
 
@@ -89,6 +91,7 @@ impl Server {
             permits: Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             stopping: watch::Sender::new(false),
+            send_timeout: options.send_timeout,
             drain_timeout: options.drain_timeout,
         }
     }
@@ -96,6 +99,8 @@ impl Server {
     fn take(&mut self, stream: TcpStream) {
         // Small answers must not wait for the acknowledgement of earlier ones.
         _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.send_timeout));
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             let draining = Draining(self.stopping.subscribe());
             let service = Routes { router: TowerToHyperService::new(self.router.clone()), draining };
@@ -151,14 +156,14 @@ impl Service<Request<Incoming>> for Routes {
 /// One connection from its first byte to its last.
 async fn run<S>(
     http: http1::Builder,
-    stream: TcpStream,
+    stream: TimeoutStream<TcpStream>,
     service: S,
     mut stopping: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
 ) where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
 {
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = stopped(&mut stopping) => None,
@@ -215,7 +220,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use axum::routing::get;
-    use std::net::SocketAddr;
+    use bytes::Bytes;
+    use futures::Stream;
+    use std::{
+        net::SocketAddr,
+        pin::Pin,
+        task::{Context, Poll},
+    };
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         sync::{Notify, oneshot},
@@ -233,6 +244,25 @@ mod tests {
         reached: Arc<Notify>,
         /// Lets a request to `/slow` go on.
         release: Arc<Notify>,
+        /// Told when an answer of `/endless` is given up.
+        dropped: Arc<Notify>,
+    }
+
+    /// More than any client takes.
+    struct Endless(Arc<Notify>);
+
+    impl Stream for Endless {
+        type Item = Result<Bytes, Infallible>;
+
+        fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Ready(Some(Ok(Bytes::from_static(&[b'x'; 1 << 16]))))
+        }
+    }
+
+    impl Drop for Endless {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
     }
 
     async fn start(options: Options) -> Running {
@@ -245,12 +275,18 @@ mod tests {
                 "slow"
             }
         };
+        let dropped = Arc::new(Notify::new());
+        let endless = {
+            let dropped = dropped.clone();
+            move || async move { Body::from_stream(Endless(dropped)) }
+        };
         let router = Router::new().route("/", get(|| async { "hello" })).route("/slow", get(slow));
+        let router = router.route("/endless", get(endless));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move { serve(listener, router, &options, async { _ = stopped.await }).await });
-        Running { address, stop, server, reached, release }
+        Running { address, stop, server, reached, release, dropped }
     }
 
     async fn connect(address: SocketAddr) -> TcpStream {
@@ -309,6 +345,28 @@ mod tests {
         slow.write_all(b"GET / HTTP/1.1\r\nhost:").await.expect("written");
         let ended = read_until(&mut slow, "").await;
         assert!(!ended.contains("200"), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+        let running = start(Options { send_timeout: Duration::from_millis(100), ..Options::default() }).await;
+        let mut client = connect(running.address).await;
+        send(&mut client, "/endless").await;
+        timeout(PATIENCE, running.dropped.notified()).await.expect("the answer given up");
+        // What was on its way can be read, and then there is no more, though the answer has no end.
+        _ = timeout(PATIENCE, client.read_to_end(&mut Vec::new())).await.expect("the end of the connection");
+    }
+
+    #[tokio::test]
+    async fn an_answer_may_take_longer_to_be_made_than_to_be_taken() {
+        let send_timeout = Duration::from_millis(50);
+        let running = start(Options { send_timeout, ..Options::default() }).await;
+        let mut stream = connect(running.address).await;
+        send(&mut stream, "/slow").await;
+        timeout(PATIENCE, running.reached.notified()).await.expect("the request in the handler");
+        tokio::time::sleep(send_timeout * 3).await;
+        running.release.notify_one();
+        assert!(read_until(&mut stream, "slow").await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]

@@ -142,6 +142,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("rcgen", &["transport"]),
     ("x509_parser", &["transport"]),
     ("ractor", &["shard", "transport"]),
+    ("tokio_io_timeout", &["ingress"]),
     ("axum", &["ingress", "cluster", "cli", "fuzzing"]),
     ("clap", &["cli"]),
 ];
