@@ -152,6 +152,10 @@ struct Received {
     numbers: BTreeSet<u64>,
 }
 
+/// Before all timers, and after them.
+const TIMERS_BEGIN: (u64, u64) = (0, 0);
+const TIMERS_END: (u64, u64) = (u64::MAX, u64::MAX);
+
 pub struct AppliedState {
     pub overlay: Overlay,
     pub meta: Meta,
@@ -160,6 +164,9 @@ pub struct AppliedState {
     pub letters: BTreeSet<u64>,
     /// When the next timer is due. May be too early after a cancellation, never too late.
     pub next_timer_at_ms: Option<u64>,
+    /// There is no timer before this one, by due time and number: nobody looks through those that have fired since
+    /// the last checkpoint, again and again.
+    timers_from: (u64, u64),
     pub ledger: Ledger,
     /// The entry that is being applied.
     place: LogPlace,
@@ -191,6 +198,7 @@ impl AppliedState {
             outbox: BTreeMap::new(),
             letters: BTreeSet::new(),
             next_timer_at_ms: None,
+            timers_from: TIMERS_BEGIN,
             lists: lists::Versions::new(),
             lists_changed: false,
             ledger,
@@ -213,6 +221,7 @@ impl AppliedState {
         self.load_outbox()?;
         self.load_letters()?;
         self.load_received()?;
+        self.timers_from = TIMERS_BEGIN;
         self.refresh_next_timer()
     }
 
@@ -239,9 +248,16 @@ impl AppliedState {
     }
 
     pub fn refresh_next_timer(&mut self) -> Result<(), Error> {
-        let first = self.overlay.scan(b"t", b"u", 1)?;
-        self.next_timer_at_ms = first.first().and_then(|(key, _)| keys::parse_timer(key)).map(|(due, _)| due);
+        let first = self.overlay.scan(&self.first_timer(), b"u", 1)?;
+        let first = first.first().and_then(|(key, _)| keys::parse_timer(key));
+        self.next_timer_at_ms = first.map(|(due, _)| due);
+        self.timers_from = first.unwrap_or(TIMERS_END);
         Ok(())
+    }
+
+    fn first_timer(&self) -> Vec<u8> {
+        let (at_ms, number) = self.timers_from;
+        keys::timer(at_ms, number)
     }
 
     /// What follows is done by this entry.
@@ -448,6 +464,7 @@ impl AppliedState {
         self.overlay.put(keys::timer_name(&timer.entity, &timer.name), encode(&(at_ms, number))?);
         self.overlay.put_new(keys::timer(at_ms, number), encode(&timer)?);
         self.next_timer_at_ms = Some(self.next_timer_at_ms.map_or(at_ms, |next| next.min(at_ms)));
+        self.timers_from = self.timers_from.min((at_ms, number));
         Ok(())
     }
 
@@ -475,7 +492,7 @@ impl AppliedState {
     pub fn due_timers(&self, now_ms: u64, limit: usize) -> Result<Vec<(u64, u64, Timer)>, Error> {
         let end = keys::timer(now_ms.saturating_add(1), 0);
         let mut due = Vec::new();
-        for (key, value) in self.overlay.scan(b"t", &end, limit)? {
+        for (key, value) in self.overlay.scan(&self.first_timer(), &end, limit)? {
             if let Some((at_ms, number)) = keys::parse_timer(&key) {
                 due.push((at_ms, number, decode(&value)?));
             }

@@ -3,6 +3,7 @@ use crate::{
     entity::Versioned,
     storage::{MemoryStorage, Write},
 };
+use proptest::{collection::vec, prelude::*};
 
 fn state() -> AppliedState {
     let storage = Arc::new(MemoryStorage::new());
@@ -69,4 +70,89 @@ fn a_rejection_is_kept_once_and_only_at_the_version_that_it_was_decided_on() {
     let change =
         Change { key, base_version: 0, at_ms: 1, events, effects: Vec::new(), cause, answer: Some(answer("k", 9)) };
     assert_eq!(state.apply(Item::Change(change)).expect("applies"), Outcome::Duplicate, "it never takes effect");
+}
+
+#[derive(Debug, Clone)]
+enum TimerStep {
+    /// Of this name, due then; one of the same name goes.
+    Schedule(u8, u64),
+    Cancel(u8),
+    /// The n-th that there is has fired.
+    Fire(usize),
+    Refresh,
+    Checkpoint,
+    /// The replica starts again.
+    Open,
+}
+
+fn timer_steps() -> impl Strategy<Value = Vec<TimerStep>> {
+    let step = prop_oneof![
+        5 => (0..20_u8, 0..30_u64).prop_map(|(name, at_ms)| TimerStep::Schedule(name, at_ms)),
+        1 => (0..20_u8).prop_map(TimerStep::Cancel),
+        4 => (0..20_usize).prop_map(TimerStep::Fire),
+        1 => Just(TimerStep::Refresh),
+        1 => Just(TimerStep::Checkpoint),
+        1 => Just(TimerStep::Open),
+    ];
+    vec(step, 0..120)
+}
+
+/// Beside a plain map, by due time and number.
+fn timers_follow(steps: Vec<TimerStep>) {
+    let mut state = state();
+    let mut model: BTreeMap<(u64, u64), String> = BTreeMap::new();
+    let schedule = |state: &mut AppliedState, effect| state.add_effect(&entity(), effect, 0).expect("applies");
+    for step in steps {
+        match step {
+            TimerStep::Schedule(name, at_ms) => {
+                let (name, command) = (format!("t{name}"), Versioned { version: 1, bytes: Vec::new() });
+                schedule(&mut state, Effect::Schedule { name: name.clone(), at_ms, command });
+                model.retain(|_, known| *known != name);
+                model.insert((at_ms, state.meta.next_timer), name);
+            }
+            TimerStep::Cancel(name) => {
+                let name = format!("t{name}");
+                model.retain(|_, known| *known != name);
+                schedule(&mut state, Effect::CancelSchedule { name });
+            }
+            TimerStep::Fire(nth) => {
+                if let Some((at_ms, number)) = model.keys().nth(nth).copied() {
+                    state.take_cause(&Cause::Timer { at_ms, number }, 0).expect("applies");
+                    model.remove(&(at_ms, number));
+                }
+            }
+            TimerStep::Refresh => {
+                state.refresh_next_timer().expect("readable");
+                let first = model.keys().next().copied();
+                assert_eq!(state.next_timer_at_ms, first.map(|(at_ms, _)| at_ms));
+                assert_eq!(
+                    state.timers_from,
+                    first.unwrap_or(TIMERS_END),
+                    "what has fired is not looked through again"
+                );
+            }
+            TimerStep::Checkpoint => checkpoint(&mut state),
+            TimerStep::Open => {
+                checkpoint(&mut state);
+                let (storage, registry) = (state.overlay.storage().clone(), state.registry.clone());
+                state = AppliedState::open(storage, GroupId(3), registry).expect("opens");
+            }
+        }
+        let first = model.keys().next().map(|(at_ms, _)| *at_ms);
+        assert!(first.is_none_or(|first| state.next_timer_at_ms.is_some_and(|next| next <= first)), "never too late");
+        for (now_ms, limit) in [(0, 1), (15, 3), (100, 100)] {
+            let due = state.due_timers(now_ms, limit).expect("readable");
+            let due: Vec<_> = due.into_iter().map(|(at_ms, number, timer)| ((at_ms, number), timer.name)).collect();
+            let expected = model.range(..=(now_ms, u64::MAX)).take(limit).map(|(place, name)| (*place, name.clone()));
+            assert_eq!(due, expected.collect::<Vec<_>>());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_timers_that_are_due_do_not_depend_on_which_have_fired_before(steps in timer_steps()) {
+        timers_follow(steps);
+    }
 }
