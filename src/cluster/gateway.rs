@@ -86,12 +86,11 @@ async fn join(node: &Arc<Node>, joining: Member, cluster: Option<crate::catalog:
     }
     let view = node.view();
     if let Some(known) = view.member_named(&joining.name) {
-        let is_same = known.instance == joining.instance;
         // A founding member, or one that comes back as it was: it may join before there is a quorum.
         if *known == (Member { node: known.node, ..joining.clone() }) {
             return Welcome::Joined { node: known.node, view };
         }
-        if !is_same && replace && is_up(node, known.node) {
+        if known.instance != joining.instance && replace && is_up(node, known.node) {
             return Welcome::NotYet(format!("{}, which it is to replace, is up: stop that one for good", known.name));
         }
     }

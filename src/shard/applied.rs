@@ -152,21 +152,15 @@ struct Received {
     numbers: BTreeSet<u64>,
 }
 
-/// Before all timers, and after them.
-const TIMERS_BEGIN: (u64, u64) = (0, 0);
-const TIMERS_END: (u64, u64) = (u64::MAX, u64::MAX);
-
 pub struct AppliedState {
     pub overlay: Overlay,
     pub meta: Meta,
     pub outbox: BTreeMap<u64, Outgoing>,
     /// Numbers of the dead letters.
     pub letters: BTreeSet<u64>,
-    /// When the next timer is due. May be too early after a cancellation, never too late.
-    pub next_timer_at_ms: Option<u64>,
-    /// There is no timer before this one, by due time and number: nobody looks through those that have fired since
-    /// the last checkpoint, again and again.
-    timers_from: (u64, u64),
+    /// The next timer, by due time and number. May be too early after a cancellation, never too late; so those
+    /// that have fired since the last checkpoint need not be looked through again and again.
+    next_timer: Option<(u64, u64)>,
     pub ledger: Ledger,
     /// The entry that is being applied.
     place: LogPlace,
@@ -197,8 +191,7 @@ impl AppliedState {
             registry,
             outbox: BTreeMap::new(),
             letters: BTreeSet::new(),
-            next_timer_at_ms: None,
-            timers_from: TIMERS_BEGIN,
+            next_timer: None,
             lists: lists::Versions::new(),
             lists_changed: false,
             ledger,
@@ -221,7 +214,8 @@ impl AppliedState {
         self.load_outbox()?;
         self.load_letters()?;
         self.load_received()?;
-        self.timers_from = TIMERS_BEGIN;
+        // Whatever there is comes after it.
+        self.next_timer = Some((0, 0));
         self.refresh_next_timer()
     }
 
@@ -247,17 +241,16 @@ impl AppliedState {
         Ok(())
     }
 
-    pub fn refresh_next_timer(&mut self) -> Result<(), Error> {
-        let first = self.overlay.scan(&self.first_timer(), b"u", 1)?;
-        let first = first.first().and_then(|(key, _)| keys::parse_timer(key));
-        self.next_timer_at_ms = first.map(|(due, _)| due);
-        self.timers_from = first.unwrap_or(TIMERS_END);
-        Ok(())
+    pub fn next_timer_at_ms(&self) -> Option<u64> {
+        self.next_timer.map(|(at_ms, _)| at_ms)
     }
 
-    fn first_timer(&self) -> Vec<u8> {
-        let (at_ms, number) = self.timers_from;
-        keys::timer(at_ms, number)
+    pub fn refresh_next_timer(&mut self) -> Result<(), Error> {
+        if let Some((at_ms, number)) = self.next_timer {
+            let first = self.overlay.scan(&keys::timer(at_ms, number), b"u", 1)?;
+            self.next_timer = first.first().and_then(|(key, _)| keys::parse_timer(key));
+        }
+        Ok(())
     }
 
     /// What follows is done by this entry.
@@ -463,8 +456,8 @@ impl AppliedState {
         let number = self.meta.next_timer;
         self.overlay.put(keys::timer_name(&timer.entity, &timer.name), encode(&(at_ms, number))?);
         self.overlay.put_new(keys::timer(at_ms, number), encode(&timer)?);
-        self.next_timer_at_ms = Some(self.next_timer_at_ms.map_or(at_ms, |next| next.min(at_ms)));
-        self.timers_from = self.timers_from.min((at_ms, number));
+        let added = (at_ms, number);
+        self.next_timer = Some(self.next_timer.map_or(added, |next| next.min(added)));
         Ok(())
     }
 
@@ -490,9 +483,10 @@ impl AppliedState {
 
     /// Up to `limit` timers due at `now_ms`, earliest first.
     pub fn due_timers(&self, now_ms: u64, limit: usize) -> Result<Vec<(u64, u64, Timer)>, Error> {
-        let end = keys::timer(now_ms.saturating_add(1), 0);
+        let Some((at_ms, number)) = self.next_timer else { return Ok(Vec::new()) };
+        let (start, end) = (keys::timer(at_ms, number), keys::timer(now_ms.saturating_add(1), 0));
         let mut due = Vec::new();
-        for (key, value) in self.overlay.scan(&self.first_timer(), &end, limit)? {
+        for (key, value) in self.overlay.scan(&start, &end, limit)? {
             if let Some((at_ms, number)) = keys::parse_timer(&key) {
                 due.push((at_ms, number, decode(&value)?));
             }

@@ -243,7 +243,7 @@ impl ShardMachine {
     }
 
     pub fn next_timer_at_ms(&self) -> Option<u64> {
-        self.0.state.lock().next_timer_at_ms
+        self.0.state.lock().next_timer_at_ms()
     }
 
     /// Due timers, earliest first; also corrects [`ShardMachine::next_timer_at_ms`].
@@ -398,12 +398,12 @@ impl Machine for ShardMachine {
         let at = entries.last().map(|e| e.position);
         let (grew, timers, restoring) = {
             let mut state = self.0.state.lock();
-            let (effects, next_timer) = (state.meta.next_effect, state.next_timer_at_ms);
+            let (effects, next_timer) = (state.meta.next_effect, state.next_timer_at_ms());
             for committed in entries {
                 replies.push(apply_entry(&mut state, committed, &mut changed)?);
             }
             let restoring = state.restores.under_way();
-            (state.meta.next_effect != effects, state.next_timer_at_ms != next_timer, restoring)
+            (state.meta.next_effect != effects, state.next_timer_at_ms() != next_timer, restoring)
         };
         self.note_restoring(restoring);
         if let Some(at) = at {

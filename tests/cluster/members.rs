@@ -22,22 +22,35 @@ fn ids(value: &Value) -> Vec<u64> {
     value.as_array().map(|ids| ids.iter().filter_map(Value::as_u64).collect()).unwrap_or_default()
 }
 
+/// A shard that is where it is wanted.
+pub struct Settled {
+    pub replicas: Vec<u64>,
+    pub owner: u64,
+}
+
+/// All shards, as the node sees them; `None` while one of them is owned by none of its replicas, or the node holds
+/// one of it and knows of other voters.
+pub async fn settled(node: &Node) -> Option<Vec<Settled>> {
+    let shards = node.get("/admin/v1/shards").await.ok()?.json()["data"].as_array()?.clone();
+    let settled = |shard: &Value| {
+        let (replicas, voters, owner) = (ids(&shard["replicas"]), ids(&shard["voters"]), shard["owner"].as_u64()?);
+        let is_settled = (voters.is_empty() || voters == replicas) && replicas.contains(&owner);
+        is_settled.then_some(Settled { replicas, owner })
+    };
+    shards.iter().map(settled).collect::<Option<Vec<_>>>().filter(|shards| !shards.is_empty())
+}
+
 /// Waits until every shard is on so many of these nodes and on no others, its owner is one of them, each of
 /// them owns something, and whoever holds a replica knows that they vote.
 async fn wait_settled(node: &Node, on: &[u64], replicas: usize) {
     let reason = format!("all shards are on {replicas} of the nodes {on:?}, as {} sees it", node.name);
     wait_until(&reason, PATIENCE, || async {
-        let Ok(answer) = node.get("/admin/v1/shards").await else { return false };
-        let shards = answer.json()["data"].as_array().cloned().unwrap_or_default();
-        let settled = |shard: &Value| {
-            let (wanted, voters, owner) = (ids(&shard["replicas"]), ids(&shard["voters"]), shard["owner"].as_u64());
-            wanted.len() == replicas
-                && wanted.iter().all(|replica| on.contains(replica))
-                && (voters.is_empty() || voters == wanted)
-                && owner.is_some_and(|owner| wanted.contains(&owner))
+        let Some(shards) = settled(node).await else { return false };
+        let is_wanted = |shard: &Settled| {
+            shard.replicas.len() == replicas && shard.replicas.iter().all(|replica| on.contains(replica))
         };
-        let owns = |node: &u64| shards.iter().any(|shard| shard["owner"].as_u64() == Some(*node));
-        !shards.is_empty() && shards.iter().all(settled) && on.iter().all(owns)
+        let owns = |node: &u64| shards.iter().any(|shard| shard.owner == *node);
+        shards.iter().all(is_wanted) && on.iter().all(owns)
     })
     .await;
 }

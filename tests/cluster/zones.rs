@@ -3,30 +3,16 @@
 use crate::{
     audit::audit_on,
     harness::{Cluster, Node, PATIENCE, turn, wait_until},
+    members::{Settled, settled},
     shop::{self, Load},
 };
-use serde_json::Value;
 
 /// Two zones of two nodes, one of one.
 const ZONES: [&str; 5] = ["a", "b", "c", "a", "b"];
 
-/// Of each shard, the nodes that are to vote: `None` while some have others, or no owner among them.
-async fn voters(node: &Node) -> Option<Vec<Vec<u64>>> {
-    let shards = node.get("/admin/v1/shards").await.ok()?.json()["data"].as_array()?.clone();
-    let ids = |value: &Value| -> Vec<u64> {
-        value.as_array().map(|ids| ids.iter().filter_map(Value::as_u64).collect()).unwrap_or_default()
-    };
-    let settled = |shard: &Value| {
-        let (wanted, voters) = (ids(&shard["replicas"]), ids(&shard["voters"]));
-        let is_owned = shard["owner"].as_u64().is_some_and(|owner| wanted.contains(&owner));
-        ((voters.is_empty() || voters == wanted) && is_owned).then_some(wanted)
-    };
-    shards.iter().map(settled).collect()
-}
-
 /// Whether two of its replicas are in one zone: the ids of nodes are their numbers.
-fn shares_a_zone(replicas: &[u64]) -> bool {
-    let mut zones: Vec<&str> = replicas.iter().map(|id| ZONES[*id as usize - 1]).collect();
+fn shares_a_zone(shard: &Settled) -> bool {
+    let mut zones: Vec<&str> = shard.replicas.iter().map(|id| ZONES[*id as usize - 1]).collect();
     zones.sort_unstable();
     zones.windows(2).any(|two| two[0] == two[1])
 }
@@ -43,9 +29,8 @@ async fn a_cluster_that_is_told_its_zones_spreads_over_them_and_outlives_one() {
         cluster.node(index).restart();
         cluster.node(index).wait_ready("with its share").await;
     }
-    let would_be_lost = || async {
-        voters(cluster.node(0)).await.is_some_and(|shards| shards.iter().any(|shard| shares_a_zone(shard)))
-    };
+    let would_be_lost =
+        || async { settled(cluster.node(0)).await.is_some_and(|shards| shards.iter().any(shares_a_zone)) };
     wait_until("all have settled on five nodes, some on two of one zone", PATIENCE, would_be_lost).await;
 
     shop::stock_up(cluster.node(0)).await;
@@ -59,7 +44,8 @@ async fn a_cluster_that_is_told_its_zones_spreads_over_them_and_outlives_one() {
     }
     for node in cluster.nodes() {
         let is_spread = || async {
-            voters(node).await.is_some_and(|shards| shards.iter().all(|s| s.len() == 3 && !shares_a_zone(s)))
+            let is_spread = |shard: &Settled| shard.replicas.len() == 3 && !shares_a_zone(shard);
+            settled(node).await.is_some_and(|shards| shards.iter().all(is_spread))
         };
         wait_until(&format!("all shards are in three zones, as {} sees it", node.name), PATIENCE, is_spread).await;
     }
@@ -71,9 +57,7 @@ async fn a_cluster_that_is_told_its_zones_spreads_over_them_and_outlives_one() {
     load.wait_more(100, "without a zone").await;
     for (node, _) in &others {
         let owners = || async {
-            let Ok(answer) = node.get("/admin/v1/shards").await else { return false };
-            let shards = answer.json()["data"].as_array().cloned().unwrap_or_default();
-            !shards.is_empty() && shards.iter().all(|shard| [2, 3, 5].map(Some).contains(&shard["owner"].as_u64()))
+            settled(node).await.is_some_and(|shards| shards.iter().all(|shard| [2, 3, 5].contains(&shard.owner)))
         };
         wait_until(&format!("every shard has an owner that lives, as {} sees it", node.name), PATIENCE, owners).await;
     }

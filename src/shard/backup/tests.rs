@@ -205,7 +205,7 @@ fn assert_same(restored: &mut AppliedState, original: &mut AppliedState) {
     assert_eq!(restored.meta.next_timer, original.meta.next_timer);
     restored.refresh_next_timer().expect("readable");
     original.refresh_next_timer().expect("readable");
-    assert_eq!(restored.next_timer_at_ms, original.next_timer_at_ms);
+    assert_eq!(restored.next_timer_at_ms(), original.next_timer_at_ms());
     for number in 0..6 {
         let state = |state: &mut AppliedState| {
             let entity = state.entity(&purse(number)).expect("readable");
